@@ -1,0 +1,35 @@
+"""The initialisers of PyTorch's reference models.
+
+The fans of a kernel (kh, kw, c_in / groups, c_out) are counted alike by JAX and PyTorch, grouped
+kernels included.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.nn.initializers import Initializer, normal, variance_scaling, zeros
+from jax.typing import DTypeLike
+
+__all__ = ["kaiming_fan_out", "normal", "torch_bias", "torch_kernel", "uniform", "zeros"]
+
+torch_kernel: Initializer = variance_scaling(1 / 3, "fan_in", "uniform")
+"""`torch.nn.Conv2d` and `torch.nn.Linear`: U(+-1/sqrt(fan_in))."""
+
+kaiming_fan_out: Initializer = variance_scaling(2.0, "fan_out", "normal")
+"""`torch.nn.init.kaiming_normal_(mode="fan_out")`: N(0, 2/fan_out), not truncated."""
+
+
+def uniform(bound: float) -> Initializer:
+    """U(-bound, bound)."""
+
+    def init(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, minval=-bound, maxval=bound)
+
+    return init
+
+
+def torch_bias(fan_in: int) -> Initializer:
+    """PyTorch's default bias of a convolution or Linear with `fan_in` inputs: U(+-1/sqrt(fan_in))."""
+    return uniform(fan_in**-0.5)

@@ -1,0 +1,94 @@
+"""Model names and what they build."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from fnmatch import fnmatchcase
+from typing import Any
+
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from flaxcnn.models.classifier import Classifier
+
+_VARIANTS: dict[str, tuple[Callable[..., Classifier], Mapping[str, Any]]] = {}
+
+
+def register(name: str, model: type[Classifier], **row: Any) -> None:
+    """Make a variant known by name.
+
+    Args:
+        name: what `create_model` and the command line call it.
+        model: the module's class.
+        row: the fields that make this variant of it; `create_model` may override each.
+
+    Raises:
+        ValueError: when the name is taken, or a field is not one of the model's.
+    """
+    if name in _VARIANTS:
+        raise ValueError(f"a model named {name!r} is registered already")
+    unknown = row.keys() - set(_options(model))
+    if unknown:
+        raise ValueError(f"{model.__name__} has no field {sorted(unknown)[0]!r}")
+    _VARIANTS[name] = (model, row)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the registered models.
+
+    Args:
+        pattern: a shell pattern such as `"resnet*"`.
+
+    Returns:
+        The matching names, sorted.
+    """
+    return sorted(name for name in _VARIANTS if fnmatchcase(name, pattern))
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int = 1000,
+    dtype: DTypeLike | None = None,
+    param_dtype: DTypeLike = jnp.float32,
+    **options: Any,
+) -> Classifier:
+    """Build a model by name. It holds no arrays; `init` makes its variables.
+
+    Args:
+        name: one of `list_models()`.
+        num_classes: outputs; 0 returns pooled features.
+        dtype: of the computation; None for the promoted type of images and parameters.
+        param_dtype: of parameters and running statistics.
+        options: other fields of the family's class, such as `dropout` or `stochastic_depth`.
+
+    Returns:
+        A `flax.linen.Module`, called as `model.apply(variables, images, train=...)`.
+
+    Raises:
+        ValueError: for an unknown name or option (close matches are listed) or a value out of range.
+    """
+    if name not in _VARIANTS:
+        raise ValueError(f"unknown model {name!r}{_hint(name, _VARIANTS)}")
+    model, row = _VARIANTS[name]
+    known = _options(model)
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{name} has no option {option!r}{_hint(option, known)}")
+    if num_classes < 0:
+        raise ValueError(f"num_classes must be 0 (pooled features) or more, not {num_classes}")
+    for rate in ("dropout", "stochastic_depth"):
+        if not 0 <= (options.get(rate) or 0) < 1:
+            raise ValueError(f"{rate} must be in [0, 1), not {options[rate]}")
+    return model(**{**row, **options, "num_classes": num_classes, "dtype": dtype, "param_dtype": param_dtype})
+
+
+def _options(model: type[Classifier]) -> list[str]:
+    return [field.name for field in fields(model) if field.name not in ("parent", "name")]
+
+
+def _hint(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, known, n=4, cutoff=0.5)
+    return f"; did you mean {', '.join(close)}?" if close else f"; known: {', '.join(sorted(known))}"

@@ -1,0 +1,127 @@
+"""Variables from PyTorch state dicts and back.
+
+Every model names its modules as its PyTorch reference does, so that a leaf's path is its torch key
+but for the last word, and one small table of leaves serves all families.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flaxcnn.models import Classifier
+
+Variables = dict[str, Any]
+
+# (collection, leaf) -> last word of the torch key
+_LEAVES = {
+    ("params", "kernel"): "weight",
+    ("params", "scale"): "weight",
+    ("params", "bias"): "bias",
+    ("batch_stats", "mean"): "running_mean",
+    ("batch_stats", "var"): "running_var",
+}
+
+
+class WeightsError(ValueError):
+    """Weights that do not fit a model, or a file that holds none."""
+
+
+def from_torch(model: Classifier, state_dict: Mapping[str, Any], *, channels: int = 3) -> Variables:
+    """Turn a PyTorch state dict into the model's variables.
+
+    Args:
+        model: from `create_model`.
+        state_dict: torch key -> array or tensor, in PyTorch's layouts. Values keep their dtype.
+        channels: of the images the weights are for.
+
+    Returns:
+        `{"params": ..., "batch_stats": ...}`, copies that share no memory with `state_dict`.
+
+    Raises:
+        WeightsError: lists every missing, unexpected and mis-shaped key. Only `num_batches_tracked` is ignored.
+    """
+    arrays = {k: v for k, v in state_dict.items() if k.rpartition(".")[2] != "num_batches_tracked"}
+    expected = {
+        torch_key(path): (path, leaf.shape)
+        for path, leaf in _flat(abstract_variables(model, channels)).items()
+    }
+    _check({key: shape for key, (_, shape) in expected.items()}, arrays)
+    flat = {
+        path: jnp.array(_from_torch_layout(_as_numpy(arrays[key]))) for key, (path, _) in expected.items()
+    }
+    return flax.traverse_util.unflatten_dict(flat)
+
+
+def to_torch(model: Classifier, variables: Mapping[str, Any], *, channels: int = 3) -> dict[str, np.ndarray]:
+    """Turn variables into a PyTorch state dict.
+
+    Args:
+        model: whose variables they are.
+        variables: `{"params": ..., "batch_stats": ...}`; other collections are left out.
+        channels: of the images the weights are for.
+
+    Returns:
+        torch key -> array, in PyTorch's layouts, without `num_batches_tracked` (`load_state_dict` fills it in).
+
+    Raises:
+        WeightsError: when the variables are not the model's.
+    """
+    flat = _flat({name: variables[name] for name in ("params", "batch_stats") if name in variables})
+    state_dict = {torch_key(path): _to_torch_layout(np.asarray(leaf)) for path, leaf in flat.items()}
+    expected = _flat(abstract_variables(model, channels))
+    _check({torch_key(path): leaf.shape for path, leaf in expected.items()}, state_dict)
+    return state_dict
+
+
+def abstract_variables(model: Classifier, channels: int = 3) -> Variables:
+    """Shapes and dtypes of the model's variables, without computing any."""
+    images = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, channels), jnp.float32)
+    return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+
+
+def torch_key(path: tuple[str, ...]) -> str:
+    """`("params", "layer1", "0", "conv1", "kernel")` to `"layer1.0.conv1.weight"`."""
+    collection, *modules, leaf = path
+    return ".".join([*modules, _LEAVES[collection, leaf]])
+
+
+def _flat(variables: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+    return flax.traverse_util.flatten_dict(dict(variables))
+
+
+def _as_numpy(value: Any) -> np.ndarray:
+    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+
+
+def _from_torch_layout(array: np.ndarray) -> np.ndarray:
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+
+
+def _to_torch_layout(array: np.ndarray) -> np.ndarray:
+    return np.array(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T)
+
+
+def _check(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, Any]) -> None:
+    """`expected` has flax shapes, `given` torch arrays."""
+    problems = []
+    for key in expected.keys() - given.keys():
+        close = difflib.get_close_matches(key, given.keys() - expected.keys(), n=1)
+        problems.append(f"missing {key}" + (f" (is it {close[0]}?)" if close else ""))
+    problems += [f"unexpected {key}" for key in given.keys() - expected.keys()]
+    for key in expected.keys() & given.keys():
+        shape, wanted = tuple(given[key].shape), _torch_shape(expected[key])
+        if shape != wanted:
+            problems.append(f"{key} has shape {shape}, the model's is {wanted}")
+    if problems:
+        raise WeightsError(f"the weights do not fit the model: {'; '.join(sorted(problems))}")
+
+
+def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else shape[::-1]
