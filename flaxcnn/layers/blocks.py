@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -24,17 +25,18 @@ class Sequential(nn.Module):
             an array, which have no name but take up a number.
     """
 
-    layers: Sequence[Layer | Callable[[Array], Array]]
+    layers: Sequence[Callable[..., Any]]
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Apply all layers to x."""
         for index, layer in enumerate(self.layers):
-            x = layer(name=str(index))(x) if _is_module(layer) else layer(x)
+            apply = layer(name=str(index)) if _is_module(layer) else layer
+            x = apply(x)
         return x
 
 
-def _is_module(layer: Callable) -> bool:
+def _is_module(layer: Callable[..., Any]) -> bool:
     constructor = layer.func if isinstance(layer, partial) else layer
     return isinstance(constructor, type) and issubclass(constructor, nn.Module)
 

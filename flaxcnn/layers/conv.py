@@ -9,10 +9,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 from jax import Array, lax
-from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
-from flaxcnn.layers.initializers import torch_bias, torch_kernel
+from flaxcnn.layers.initializers import Initializer, torch_bias, torch_kernel
 from flaxcnn.layers.lowering import conv
 
 IntPair = int | Sequence[int]

@@ -6,13 +6,18 @@ kernels included.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.nn.initializers import Initializer, normal, variance_scaling, zeros
+from jax.nn.initializers import normal, variance_scaling, zeros
 from jax.typing import DTypeLike
 
-__all__ = ["kaiming_fan_out", "normal", "torch_bias", "torch_kernel", "uniform", "zeros"]
+Initializer = Callable[..., Array]
+"""(key, shape, dtype) -> array."""
+
+__all__ = ["Initializer", "kaiming_fan_out", "normal", "torch_bias", "torch_kernel", "uniform", "zeros"]
 
 torch_kernel: Initializer = variance_scaling(1 / 3, "fan_in", "uniform")
 """`torch.nn.Conv2d` and `torch.nn.Linear`: U(+-1/sqrt(fan_in))."""
@@ -24,7 +29,7 @@ kaiming_fan_out: Initializer = variance_scaling(2.0, "fan_out", "normal")
 def uniform(bound: float) -> Initializer:
     """U(-bound, bound)."""
 
-    def init(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+    def init(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
         return jax.random.uniform(key, shape, dtype, minval=-bound, maxval=bound)
 
     return init

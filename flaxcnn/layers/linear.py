@@ -6,10 +6,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 from jax import Array
-from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
-from flaxcnn.layers.initializers import torch_bias, torch_kernel
+from flaxcnn.layers.initializers import Initializer, torch_bias, torch_kernel
 
 
 class Linear(nn.Module):

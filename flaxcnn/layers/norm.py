@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import canonicalize_dtype
 from jax import Array, lax
-from jax.nn.initializers import Initializer, ones, zeros
+from jax.nn.initializers import ones, zeros
 from jax.typing import DTypeLike
+
+from flaxcnn.layers.initializers import Initializer
 
 
 class BatchNorm(nn.Module):
@@ -60,9 +62,7 @@ class BatchNorm(nn.Module):
         factor = scale * lax.rsqrt(batch_var + jnp.asarray(self.epsilon, batch_var.dtype))
         along_channels = (1,) * (x.ndim - 1) + shape
         # Subtracting first keeps the digits that `x * factor + offset` would lose to a large mean.
-        y = (x - batch_mean.reshape(along_channels)) * factor.reshape(along_channels) + bias.reshape(
-            along_channels
-        )
+        y = (x - batch_mean.reshape(along_channels)) * factor.reshape(along_channels) + bias.reshape(along_channels)
         return y.astype(dtype)
 
     def _update(self, running: nn.Variable, batch: Array) -> None:

@@ -128,7 +128,8 @@ def _windows(
         out = _output_size(n, k, s, p, ceil_mode)
         if out < 1:
             raise ValueError(
-                f"an input of {x.shape[1]}x{x.shape[2]} pixels is too small for a {kernel[0]}x{kernel[1]} pooling window"
+                f"an input of {x.shape[1]}x{x.shape[2]} pixels is too small for a "
+                f"{kernel[0]}x{kernel[1]} pooling window"
             )
         pads.append((p, max((out - 1) * s + k - n - p, 0)))
     return kernel, steps, (pads[0], pads[1])

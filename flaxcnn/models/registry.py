@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 
 from flaxcnn.models.classifier import Classifier
 
-_VARIANTS: dict[str, tuple[Callable[..., Classifier], Mapping[str, Any]]] = {}
+_VARIANTS: dict[str, tuple[type[Classifier], Mapping[str, Any]]] = {}
 
 
 def register(name: str, model: type[Classifier], **row: Any) -> None:

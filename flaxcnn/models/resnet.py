@@ -64,9 +64,7 @@ class Bottleneck(nn.Module):
         width = self.planes * self.base_width // 64 * self.groups
         features = self.planes * self.expansion
         y = nn.relu(self.norm(name="bn1")(self.conv(width, 1, name="conv1")(x)))
-        y = self.conv(
-            width, 3, strides=self.strides, padding=1, feature_group_count=self.groups, name="conv2"
-        )(y)
+        y = self.conv(width, 3, strides=self.strides, padding=1, feature_group_count=self.groups, name="conv2")(y)
         y = nn.relu(self.norm(name="bn2")(y))
         y = self.norm(name="bn3")(self.conv(features, 1, name="conv3")(y))
         return nn.relu(y + shortcut(x, features, self.strides, self.conv, self.norm))
@@ -100,9 +98,7 @@ class ResNet(Classifier, kw_only=True):
         conv = partial(
             Conv, use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=kaiming_fan_out
         )
-        norm = partial(
-            BatchNorm, use_running_average=not train, dtype=self.dtype, param_dtype=self.param_dtype
-        )
+        norm = partial(BatchNorm, use_running_average=not train, dtype=self.dtype, param_dtype=self.param_dtype)
 
         if self.stem == "7x7":
             x = conv(64, 7, strides=2, padding=3, name="conv1")(images)  # (n, h/2, w/2, 64)

@@ -10,10 +10,10 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from flaxcnn.models import Classifier
 
@@ -49,14 +49,11 @@ def from_torch(model: Classifier, state_dict: Mapping[str, Any], *, channels: in
     """
     arrays = {k: v for k, v in state_dict.items() if k.rpartition(".")[2] != "num_batches_tracked"}
     expected = {
-        torch_key(path): (path, leaf.shape)
-        for path, leaf in _flat(abstract_variables(model, channels)).items()
+        torch_key(path): (path, leaf.shape) for path, leaf in _flat(abstract_variables(model, channels)).items()
     }
     _check({key: shape for key, (_, shape) in expected.items()}, arrays)
-    flat = {
-        path: jnp.array(_from_torch_layout(_as_numpy(arrays[key]))) for key, (path, _) in expected.items()
-    }
-    return flax.traverse_util.unflatten_dict(flat)
+    flat = {path: jnp.array(_from_torch_layout(_as_numpy(arrays[key]))) for key, (path, _) in expected.items()}
+    return unflatten_dict(flat)
 
 
 def to_torch(model: Classifier, variables: Mapping[str, Any], *, channels: int = 3) -> dict[str, np.ndarray]:
@@ -93,7 +90,7 @@ def torch_key(path: tuple[str, ...]) -> str:
 
 
 def _flat(variables: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
-    return flax.traverse_util.flatten_dict(dict(variables))
+    return flatten_dict(dict(variables))
 
 
 def _as_numpy(value: Any) -> np.ndarray:
