@@ -24,10 +24,12 @@ torch.set_num_threads(1)
 
 # Where torchvision has no model of that name.
 _OTHERS: dict[str, Callable[[int], nn.Module]] = {
+    "alexnet_half": reference_models.AlexNetHalf,
+    "inception_v1": reference_models.InceptionV1,
     "lenet": reference_models.LeNet,
 }
 # torchvision's arguments beyond the number of classes.
-_ARGUMENTS: dict[str, dict[str, Any]] = {}
+_ARGUMENTS: dict[str, dict[str, Any]] = {"googlenet": {"aux_logits": True, "init_weights": True}}
 # Classes whose last BatchNorm scales a residual branch.
 _RESIDUAL_BLOCKS = ("BasicBlock", "Bottleneck", "MBConv")
 
@@ -135,7 +137,9 @@ def flax_stages(model: Classifier, variables: Any, images: Any) -> dict[str, np.
 
     _, state = apply(variables, images)
     flat = flatten_dict(state["intermediates"])
-    return {".".join(path[:-1]): np.asarray(calls[0]) for path, calls in flat.items() if isinstance(calls[0], jax.Array)}
+    return {
+        ".".join(path[:-1]): np.asarray(calls[0]) for path, calls in flat.items() if isinstance(calls[0], jax.Array)
+    }
 
 
 def relative_error(value: Any, reference: Any) -> float:
