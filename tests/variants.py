@@ -14,7 +14,7 @@ from flaxcnn.models import Classifier
 GOLDEN_SHAPES = Path(__file__).parent / "models" / "golden_shapes.json"
 
 # Variants whose blocks the smallest variant of their class has not.
-_OTHER_BLOCKS = {"resnet50"}
+_OTHER_BLOCKS = {"resnet50", "shufflenet_v1_g3_x0_5"}
 # The image sizes of models whose first fully connected layer fixes the number of pixels: the published one, and an
 # odd and non-square one that pools to the same.
 _FIXED_SIZES = {"lenet": ((32, 32), (33, 35))}

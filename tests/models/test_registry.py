@@ -32,6 +32,8 @@ PUBLISHED_PARAMETERS = {
     "efficientnet_lite0": 4_652_008,
     "efficientnet_lite1": 5_416_680,
     "efficientnet_lite2": 6_092_072,
+    "efficientnet_lite3": 8_197_096,
+    "efficientnet_lite4": 13_006_568,
     "googlenet": 13_004_888,
     "inception_v1": 13_378_280,
     "mobilenet_v1": 4_231_976,
@@ -115,7 +117,9 @@ def test_pooled_features(name: str) -> None:
     whole, headless = flatten_dict(full["params"]), flatten_dict(variables["params"])
     assert headless.items() <= whole.items(), "the features' weights are the whole model's without its head"
     head = {path: leaf.shape for path, leaf in whole.items() if path not in headless}
-    assert any(shape == (features.shape[1], 5) for shape in head.values()) or name.startswith(("alexnet", "vgg"))
+    assert any(shape == (features.shape[1], 5) for shape in head.values()) or name.startswith(
+        ("alexnet", "mobilenet_v3", "vgg")
+    )
 
 
 @every_variant
