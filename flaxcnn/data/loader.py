@@ -70,9 +70,9 @@ def train_batches(
 
     Returns:
         An iterator over {"image": float32 (n, h, w, c), "label": int32 (n,)} with n = batch_size / count.
-        `get_state()` gives its position as a JSON-serialisable dict; after `set_state()` with it the next batch
-        is the very batch that came next then. `start_prefetch()` starts the threads ahead of the first batch,
-        and `close()` ends them.
+        `get_state()` gives its position as a JSON-serialisable dict; after `set_state()` with it the next
+        batch is the very one that came next then. `start_prefetch()` starts the threads ahead of the first
+        batch, and `close()` ends them.
 
     Raises:
         ValueError: an argument is out of its range.

@@ -103,9 +103,10 @@ def digits(split: Split, *, val_fraction: float = 0.2, seed: int = 0) -> ArraySo
     bunch = cast(dict, load_digits())
     images = np.rint(bunch["images"] * (255 / 16)).astype(np.uint8)  # (n, 8, 8)
     labels = bunch["target"].astype(np.int64)
-    names = [f"digits[{i}]" for i in range(len(labels))]
-    chosen = _stratified(names, labels, split, val_fraction, seed)
+    names = tuple(f"digits[{i}]" for i in range(len(labels)))
     class_names = tuple(str(name) for name in bunch["target_names"])
+    everything = ArraySource(images, labels, class_names, names)
+    chosen = _stratified(everything, names, split, val_fraction, seed)
     return ArraySource(images[chosen], labels[chosen], class_names, tuple(names[i] for i in chosen))
 
 
@@ -130,8 +131,8 @@ def image_folder(
         split: "train" or "val".
         val_fraction: the share of each class held out, where the splits are not folders.
         seed: which share it is.
-        on_error: "fail" raises when an unreadable file is met in loading. "skip" decodes every file here, which
-            costs a pass over the data, and leaves out the unreadable ones: `source.skipped` names them.
+        on_error: "fail" raises when an unreadable file is met in loading. "skip" decodes every file here,
+            which costs a pass over the data, and leaves out the unreadable ones: `source.skipped` names them.
 
     Returns:
         The split.
@@ -151,9 +152,9 @@ def image_folder(
         source = _split_folders(root, split)
     else:
         everything = _scan(root)
-        chosen = _stratified(everything.files, everything.labels, split, val_fraction, seed)
+        chosen = _stratified(everything, everything.files, split, val_fraction, seed)
         source = _select(everything, chosen)
-    return _without_unreadable(source) if on_error == "skip" else source
+    return _without_unreadable(source, split) if on_error == "skip" else source
 
 
 def _check_split(split: str, val_fraction: float) -> None:
@@ -234,21 +235,21 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not _is_hidden(path)
 
 
-def _stratified(
-    names: Sequence[str], labels: np.ndarray, split: Split, fraction: float, seed: int
-) -> list[int]:
+def _stratified(source: Source, keys: Sequence[str], split: Split, fraction: float, seed: int) -> list[int]:
     """The indices of a split, ascending.
 
-    A class's examples are ranked by a hash of their names, which no order of listing and no library's random
+    A class's examples are ranked by a hash of their keys, which no order of listing and no library's random
     numbers can change.
     """
     chosen: list[int] = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label).tolist()
+    for label in np.unique(source.labels):
+        members = np.flatnonzero(source.labels == label).tolist()
         if len(members) < 2:
-            raise DataError(f"{names[members[0]]}: alone in its class, too few to hold a share out for val")
+            raise DataError(
+                f"{source.name(members[0])}: alone in its class, too few to hold a share out for val"
+            )
         held_out = min(max(round(len(members) * fraction), 1), len(members) - 1)
-        ranked = sorted(members, key=lambda i: _digest(f"{seed}:{names[i]}"))
+        ranked = sorted(members, key=lambda i: _digest(f"{seed}:{keys[i]}"))
         chosen += ranked[:held_out] if split == "val" else ranked[held_out:]
     return sorted(chosen)
 
@@ -262,7 +263,7 @@ def _select(source: FolderSource, indices: list[int], skipped: tuple[str, ...] =
     return FolderSource(source.root, files, source.labels[indices], source.class_names, skipped)
 
 
-def _without_unreadable(source: FolderSource) -> FolderSource:
+def _without_unreadable(source: FolderSource, split: Split) -> FolderSource:
     def is_readable(index: int) -> bool:
         try:
             load_image(source.name(index))
@@ -274,6 +275,7 @@ def _without_unreadable(source: FolderSource) -> FolderSource:
         readable = list(pool.map(is_readable, range(len(source))))
     skipped = tuple(source.name(i) for i, good in enumerate(readable) if not good)
     kept = _select(source, [i for i, good in enumerate(readable) if good], skipped)
-    for label in sorted(set(source.labels.tolist()) - set(kept.labels.tolist())):
-        raise DataError(f"{source.root / source.class_names[label]}: none of its images is readable")
+    lost = sorted(set(source.labels.tolist()) - set(kept.labels.tolist()))
+    if lost and (split == "train" or not len(kept)):
+        raise DataError(f"{source.root / source.class_names[lost[0]]}: no image for {split} is readable")
     return kept
