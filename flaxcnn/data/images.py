@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from flaxcnn.errors import UserError
 
-class DataError(ValueError):
+
+class DataError(UserError):
     """A data set or an image that cannot be used; the message is one line that names the folder or file."""
 
 

@@ -155,9 +155,7 @@ def _shard_rows(batch_size: int, shard: tuple[int, int]) -> slice:
     return slice(index * rows, (index + 1) * rows)
 
 
-def _prefetched(
-    batch: Callable[[int], Batch], steps: int, num_threads: int | None
-) -> grain.DatasetIterator[Batch]:
+def _prefetched(batch: Callable[[int], Batch], steps: int, num_threads: int | None) -> grain.DatasetIterator[Batch]:
     threads = min(os.cpu_count() or 1, MAX_DEFAULT_THREADS) if num_threads is None else num_threads
     if threads < 1:
         raise ValueError(f"num_threads: expected 1 or more, got {threads}")

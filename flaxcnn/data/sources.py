@@ -245,9 +245,7 @@ def _stratified(source: Source, keys: Sequence[str], split: Split, fraction: flo
     for label in np.unique(source.labels):
         members = np.flatnonzero(source.labels == label).tolist()
         if len(members) < 2:
-            raise DataError(
-                f"{source.name(members[0])}: alone in its class, too few to hold a share out for val"
-            )
+            raise DataError(f"{source.name(members[0])}: alone in its class, too few to hold a share out for val")
         held_out = min(max(round(len(members) * fraction), 1), len(members) - 1)
         ranked = sorted(members, key=lambda i: _digest(f"{seed}:{keys[i]}"))
         chosen += ranked[:held_out] if split == "val" else ranked[held_out:]

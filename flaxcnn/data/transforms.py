@@ -37,9 +37,7 @@ class Box(NamedTuple):
     width: int
 
 
-def resize(
-    image: Image.Image, size: int | tuple[int, int], interpolation: Interpolation = "bilinear"
-) -> Image.Image:
+def resize(image: Image.Image, size: int | tuple[int, int], interpolation: Interpolation = "bilinear") -> Image.Image:
     """Resizes an image, with antialiasing.
 
     Args:
@@ -72,9 +70,7 @@ def center_crop(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def crop_resize(
-    image: Image.Image, box: Box, size: int, interpolation: Interpolation = "bilinear"
-) -> Image.Image:
+def crop_resize(image: Image.Image, box: Box, size: int, interpolation: Interpolation = "bilinear") -> Image.Image:
     """Cuts a box out of an image and resizes it to `size` x `size` pixels."""
     top, left, height, width = box
     return resize(image.crop((left, top, left + width, top + height)), (size, size), interpolation)

@@ -150,8 +150,7 @@ def test_shards_make_up_the_batch() -> None:
     whole = train(7, batch_size=6)
     shards = [train(7, batch_size=6, shard=(i, 3)) for i in range(3)]
     joined = [
-        {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-        for parts in zip(*shards, strict=True)
+        {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} for parts in zip(*shards, strict=True)
     ]
     assert_same(joined, whole)
 
@@ -176,8 +175,7 @@ def test_evaluation_shards_keep_step_and_make_up_the_batch(batch_size: int) -> N
     whole = list(eval_batches(Numbers(), value, batch_size=batch_size))
     shards = [list(eval_batches(Numbers(), value, batch_size=batch_size, shard=(i, 4))) for i in range(4)]
     joined = [
-        {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-        for parts in zip(*shards, strict=True)
+        {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} for parts in zip(*shards, strict=True)
     ]
     assert_same(joined, whole)
 
@@ -191,9 +189,7 @@ def test_broken_example_is_named_without_hanging(num_threads: int) -> None:
 
     source = Numbers(broken=17)
     expected = "number 17: broken"
-    assert (
-        message(lambda: list(eval_batches(source, value, batch_size=4, num_threads=num_threads))) == expected
-    )
+    assert message(lambda: list(eval_batches(source, value, batch_size=4, num_threads=num_threads))) == expected
     assert message(lambda: train(6, source=source, num_threads=num_threads)) == expected
 
 

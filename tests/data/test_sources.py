@@ -92,14 +92,10 @@ def test_one_folder_is_split_by_class(tmp_path: Path) -> None:
     assert image_folder(tmp_path, "val", seed=1).files != val.files
     assert len(image_folder(tmp_path, "val", val_fraction=0.5)) == 16
     for split in (train, val):
-        assert all(
-            split.class_names[label] == file[0] for label, file in zip(split.labels, split.files, strict=True)
-        )
+        assert all(split.class_names[label] == file[0] for label, file in zip(split.labels, split.files, strict=True))
 
 
-def test_split_does_not_depend_on_place_or_listing_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_split_does_not_depend_on_place_or_listing_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = image_folder(make_folder(tmp_path / "here", {"a": 9, "b": 9}), "val")
     walk, iterdir = os.walk, Path.iterdir
     monkeypatch.setattr(os, "walk", lambda *a, **k: ((p, d, f[::-1]) for p, d, f in walk(*a, **k)))

@@ -140,12 +140,8 @@ def test_random_resized_crop_box(
         replayed = ReplayedRandom(seed)
         box = random_resized_crop_box(ReplayedRandom(seed), width, height, scale, ratio)  # type: ignore[arg-type]
         with monkeypatch.context() as patch:
-            patch.setattr(
-                torch.Tensor, "uniform_", lambda t, low, high, r=replayed: t.fill_(r.uniform(low, high))
-            )
-            patch.setattr(
-                torch, "randint", lambda low, high, size, r=replayed: torch.tensor(r.integers(high))
-            )
+            patch.setattr(torch.Tensor, "uniform_", lambda t, low, high, r=replayed: t.fill_(r.uniform(low, high)))
+            patch.setattr(torch, "randint", lambda low, high, size, r=replayed: torch.tensor(r.integers(high)))
             expected = RandomResizedCrop.get_params(random_image(width, height), scale, ratio)  # type: ignore[arg-type]
         assert box == expected
 
