@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.core import ShapedArray
 
 Mode = Literal["auto", "xla"]
 Pair = tuple[int, int]
@@ -51,13 +52,21 @@ def conv_lowering(mode: Mode) -> Iterator[None]:
 class _Geometry(NamedTuple):
     """Everything that the two operands of the convolution or of a transpose leave open."""
 
-    input_size: Pair
-    kernel_size: Pair
+    x: ShapedArray  # the operands' types: shape, dtype, and how they lie on devices
+    k: ShapedArray
     strides: Pair
     padding: tuple[Pair, Pair]
     dilation: Pair
     groups: int
     input_dilation: Pair = (1, 1)  # 1 + zeros between the entries of the input
+
+    @property
+    def input_size(self) -> Pair:
+        return self.x.shape[1], self.x.shape[2]
+
+    @property
+    def kernel_size(self) -> Pair:
+        return self.k.shape[0], self.k.shape[1]
 
     @property
     def span(self) -> Pair:
@@ -115,15 +124,27 @@ def conv(
             f"kernel of shape {kernel.shape} does not fit an input of {c_in} channels in {groups} groups: "
             "it must be (kh, kw, c_in // groups, c_out) with c_out a multiple of groups"
         )
-    size, kernel_size = (x.shape[1], x.shape[2]), (kernel.shape[0], kernel.shape[1])
-    geometry = _Geometry(size, kernel_size, strides, padding, dilation, groups)
-    lowering = _choose(geometry, c_in) if _mode.value == "auto" else _XLA
+    geometry = _Geometry(jax.typeof(x), jax.typeof(kernel), strides, padding, dilation, groups)
+    lowering = _choose(geometry) if _mode.value == "auto" else _XLA
     if lowering is _XLA or not jnp.issubdtype(x.dtype, jnp.floating):
         return _XLA.forward(geometry, x, kernel)
-    return _forward(lowering, geometry, x, kernel)
+    x, kernel = _vary_alike(x, kernel)
+    return _forward(lowering, geometry._replace(x=jax.typeof(x), k=jax.typeof(kernel)), x, kernel)
 
 
-def _choose(geometry: _Geometry, c_in: int) -> _Lowering:
+def _vary_alike(x: Array, kernel: Array) -> tuple[Array, Array]:
+    """Make both vary over the same mesh axes, where JAX sees it and sums the gradient of what did not vary.
+
+    Inside `jax.shard_map` the kernel is usually the same on all devices and the images are not. Operations
+    inside a custom rule come too late for that sum.
+    """
+    zero_x, zero_kernel = jnp.zeros_like(x, shape=()), jnp.zeros_like(kernel, shape=())
+    if jax.typeof(zero_x) != jax.typeof(zero_kernel):
+        return x + zero_kernel, kernel + zero_x
+    return x, kernel
+
+
+def _choose(geometry: _Geometry) -> _Lowering:
     """The fastest lowering on a CPU; other backends always take XLA's.
 
     Milliseconds on two cores, float32, XLA -> ours, for the convolution, its input and its kernel gradient.
@@ -132,7 +153,7 @@ def _choose(geometry: _Geometry, c_in: int) -> _Lowering:
         return _XLA
     if geometry.kernel_size == (1, 1):
         return _POINTWISE
-    if geometry.groups == c_in:
+    if geometry.groups == geometry.x.shape[3]:
         return _SHIFTED
     return _XLA
 
@@ -193,13 +214,10 @@ def _transposed(forward: Callable[[_Geometry, Array, Array], Array]) -> _Lowerin
     """The lowering whose gradients are JAX's own transposes of `forward`."""
 
     def input_gradient(geometry: _Geometry, y: Array, k: Array) -> Array:
-        x = jax.ShapeDtypeStruct((y.shape[0], *geometry.input_size, k.shape[2] * geometry.groups), y.dtype)
-        return jax.linear_transpose(lambda x: forward(geometry, x, k), x)(y)[0]
+        return jax.linear_transpose(lambda x: forward(geometry, x, k), geometry.x)(y)[0]
 
     def kernel_gradient(geometry: _Geometry, x: Array, y: Array) -> Array:
-        shape = (*geometry.kernel_size, x.shape[-1] // geometry.groups, y.shape[-1])
-        k = jax.ShapeDtypeStruct(shape, x.dtype)
-        return jax.linear_transpose(lambda k: forward(geometry, x, k), k)(y)[0]
+        return jax.linear_transpose(lambda k: forward(geometry, x, k), geometry.k)(y)[0]
 
     return _Lowering(forward, input_gradient, kernel_gradient)
 
@@ -248,16 +266,12 @@ def _shifted_input_gradient(geometry: _Geometry, y: Array, k: Array) -> Array:
     k = k.swapaxes(2, 4).reshape(kh, kw, c_out // geometry.groups, -1)  # (kh, kw, o, g * i)
     (top, left), (span_h, span_w) = (before for before, _ in geometry.padding), geometry.span
     (h, w), (sh, sw) = geometry.input_size, geometry.strides
-    transposed = _Geometry(
-        input_size=(y.shape[1], y.shape[2]),
-        kernel_size=(kh, kw),
+    bottom, right = top + h - 1 - (y.shape[1] - 1) * sh, left + w - 1 - (y.shape[2] - 1) * sw
+    transposed = geometry._replace(
+        x=jax.typeof(y),
+        k=jax.typeof(k),
         strides=(1, 1),
-        padding=(
-            (span_h - 1 - top, top + h - 1 - (y.shape[1] - 1) * sh),
-            (span_w - 1 - left, left + w - 1 - (y.shape[2] - 1) * sw),
-        ),
-        dilation=geometry.dilation,
-        groups=geometry.groups,
+        padding=((span_h - 1 - top, bottom), (span_w - 1 - left, right)),
         input_dilation=geometry.strides,
     )
     return _shifted(transposed, y, k)
