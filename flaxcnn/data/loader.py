@@ -22,8 +22,8 @@ from PIL import Image
 from flaxcnn.data.sources import Source
 
 Batch = dict[str, np.ndarray]
-TrainView = Callable[[Image.Image, np.random.Generator], np.ndarray]
-EvalView = Callable[[Image.Image], np.ndarray]
+RandomTransform = Callable[[Image.Image, np.random.Generator], np.ndarray]
+Transform = Callable[[Image.Image], np.ndarray]
 
 MAX_DEFAULT_THREADS = 16  # each holds a batch: 150 MB at 256 images of 224 pixels
 
@@ -48,7 +48,7 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
 
 def train_batches(
     source: Source,
-    transform: TrainView,
+    transform: RandomTransform,
     *,
     batch_size: int,
     seed: int,
@@ -101,7 +101,7 @@ def train_batches(
 
 def eval_batches(
     source: Source,
-    transform: EvalView,
+    transform: Transform,
     *,
     batch_size: int,
     num_threads: int | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from PIL import Image
 
 from flaxcnn.data.images import DataError, load_image
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 Split = Literal["train", "val"]
 
@@ -151,7 +151,7 @@ def image_folder(
     if _has_split_folders(root):
         source = _split_folders(root, split)
     else:
-        everything = _scan(root)
+        everything = _scan(root, _class_names(root))
         chosen = _stratified(everything, everything.files, split, val_fraction, seed)
         source = _select(everything, chosen)
     return _without_unreadable(source, split) if on_error == "skip" else source
@@ -167,17 +167,23 @@ def _check_split(split: str, val_fraction: float) -> None:
 def _has_split_folders(root: Path) -> bool:
     """Whether `root/train` is a split. It may also be a class of that name, which has images right inside."""
     train = root / "train"
-    return train.is_dir() and not any(_is_image(entry) for entry in train.iterdir())
+    return train.is_dir() and not any(_is_image(entry.name) for entry in train.iterdir())
 
 
 def _split_folders(root: Path, split: Split) -> FolderSource:
-    train, held_out = _scan(root / "train"), _scan(_held_out_folder(root))
-    if train.class_names != held_out.class_names:
+    train, held_out = root / "train", _held_out_folder(root)
+    in_train, in_held_out = _class_names(train), _class_names(held_out)
+    if in_train != in_held_out:
         raise DataError(
-            f"{root}: the classes of {train.root.name} and {held_out.root.name} differ: "
-            f"{_difference(train, held_out)}; {_difference(held_out, train)}"
+            f"{root}: the classes of train and {held_out.name} differ: "
+            f"only in train: {_names(set(in_train) - set(in_held_out))}; "
+            f"only in {held_out.name}: {_names(set(in_held_out) - set(in_train))}"
         )
-    return train if split == "train" else held_out
+    return _scan(train if split == "train" else held_out, in_train)
+
+
+def _names(class_names: set[str]) -> str:
+    return ", ".join(sorted(class_names)) or "none"
 
 
 def _held_out_folder(root: Path) -> Path:
@@ -193,22 +199,20 @@ def _held_out_folder(root: Path) -> Path:
     return root / name
 
 
-def _difference(one: FolderSource, other: FolderSource) -> str:
-    extra = sorted(set(one.class_names) - set(other.class_names))
-    return f"only in {one.root.name}: {', '.join(extra) or 'none'}"
-
-
-def _scan(root: Path) -> FolderSource:
-    """All images below `root`, sorted by class, then by path."""
-    folders = [entry for entry in root.iterdir() if entry.is_dir() and not _is_hidden(entry)]
-    class_names = tuple(sorted(folder.name for folder in folders))
-    if not class_names:
+def _class_names(root: Path) -> tuple[str, ...]:
+    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
+    if not names:
         raise DataError(f"{root}: no class folders in it (expected {root.name}/<class>/<image>)")
-    if len(class_names) == 1:
-        raise DataError(f"{root}: only one class folder, {class_names[0]!r}: expected two or more")
+    if len(names) == 1:
+        raise DataError(f"{root}: only one class folder, {names[0]!r}: expected two or more")
+    return tuple(names)
+
+
+def _scan(root: Path, class_names: tuple[str, ...]) -> FolderSource:
+    """All images below `root`, sorted by class, then by path."""
     files, labels = [], []
     for label, class_name in enumerate(class_names):
-        members = sorted(file.relative_to(root).as_posix() for file in _images_below(root / class_name))
+        members = sorted(f"{class_name}/{file}" for file in _images_below(root / class_name))
         if not members:
             raise DataError(f"{root / class_name}: no images in this class folder")
         files += members
@@ -216,23 +220,25 @@ def _scan(root: Path) -> FolderSource:
     return FolderSource(root, tuple(files), np.array(labels, np.int64), class_names)
 
 
-def _images_below(folder: Path) -> list[Path]:
+def _images_below(folder: Path) -> Iterator[str]:
+    """POSIX paths relative to `folder`; plain strings, as there may be millions."""
+
     def fail(error: OSError) -> None:
         raise error  # A folder that cannot be listed must not pass for an empty one.
 
-    images = []
     for parent, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not _is_hidden(Path(name))]
-        images += [Path(parent, name) for name in files if _is_image(Path(name))]
-    return images
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        below = Path(parent).relative_to(folder).as_posix()
+        prefix = "" if below == "." else f"{below}/"
+        yield from (prefix + name for name in files if _is_image(name))
 
 
-def _is_hidden(path: Path) -> bool:
-    return path.name.startswith(".")
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not _is_hidden(path)
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES) and not _is_hidden(name)
 
 
 def _stratified(source: Source, keys: Sequence[str], split: Split, fraction: float, seed: int) -> list[int]:

@@ -212,6 +212,10 @@ def test_threads_end() -> None:
     next(abandoned)
     del abandoned
     wait_for_the_end()
+    with pytest.raises(DataError) as failed:  # The traceback keeps the iterator alive.
+        list(eval_batches(Numbers(broken=2), value, batch_size=4, num_threads=2))
+    wait_for_the_end()
+    del failed
 
 
 def test_steps_per_epoch() -> None:
