@@ -15,6 +15,7 @@ import optax
 
 from flaxcnn import data, optim
 from flaxcnn.config import Config, ConfigError
+from flaxcnn.data.sources import Split
 from flaxcnn.losses import softmax_cross_entropy
 from flaxcnn.models import Classifier, create_model
 from flaxcnn.train import TrainState, create_state
@@ -88,8 +89,12 @@ def build(config: Config) -> Experiment:
 def build_model(config: Config, num_classes: int) -> Classifier:
     """The config's model."""
     dtype = {"float32": None, "bfloat16": jnp.bfloat16}[config.model.dtype]
+    options: dict[str, Any] = dict(config.model.options)
+    for name, source in {"num_classes": "the data", "dtype": "model.dtype", "param_dtype": "float32"}.items():
+        if name in options:
+            raise ConfigError(f"model.options: {name} is set by {source}")
     try:
-        model = create_model(config.model.name, num_classes=num_classes, dtype=dtype, **config.model.options)
+        model = create_model(config.model.name, num_classes=num_classes, dtype=dtype, **options)
     except ValueError as error:
         raise ConfigError(f"model: {error}") from error
     size = config.data.image_size
@@ -98,7 +103,7 @@ def build_model(config: Config, num_classes: int) -> Classifier:
     return model
 
 
-def build_source(config: Config, split: data.Split) -> data.Source:
+def build_source(config: Config, split: Split) -> data.Source:
     """One split of the config's data; the seed of a split is fixed, so that it is the same for every run."""
     settings = config.data
     if settings.name == "digits":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import optax
 from optax import GradientTransformation, Schedule
 
@@ -96,7 +97,7 @@ def warmup(schedule: Schedule, steps: int) -> Schedule:
     """
     if steps <= 0:
         return schedule
-    first = float(schedule(0))
+    first = np.asarray(schedule(0)).item()
     rise = optax.linear_schedule(first / steps, first, max(steps - 1, 1))
     return optax.join_schedules([rise, schedule], [steps])
 

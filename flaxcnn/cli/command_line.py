@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import tyro
 
@@ -45,6 +46,23 @@ def run(command: Callable[[Sequence[str]], int], prog: str, argv: Sequence[str])
         return 130
 
 
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are the user's to mend, in one line."""
+
+    def __init__(self, prog: str, description: str = "", *, add_help: bool = True):
+        super().__init__(
+            prog,
+            description=description,
+            add_help=add_help,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage."""
+        raise ConfigError(message)
+
+
 def read_config(argv: Sequence[str], *, prog: str, description: str) -> tuple[Config, str]:
     """The config that `--config FILE` and the overrides after it describe.
 
@@ -60,19 +78,16 @@ def read_config(argv: Sequence[str], *, prog: str, description: str) -> tuple[Co
         ConfigError: names the file, flag or value that is not right.
         SystemExit: after printing the help.
     """
-    own = argparse.ArgumentParser(prog=prog, add_help=False, allow_abbrev=False, exit_on_error=False)
+    own = Parser(prog, add_help=False)
     own.add_argument("--config", metavar="FILE")
-    try:
-        known, overrides = own.parse_known_args(argv)
-    except argparse.ArgumentError as error:
-        raise ConfigError(f"--config needs a file, such as configs/lenet.py ({error.message})") from error
+    known, overrides = own.parse_known_args(argv)
     wants_help = any(word in ("-h", "--help") for word in overrides)
     if known.config is None and not wants_help:
         raise ConfigError("--config FILE is needed, such as --config configs/lenet.py")
     default = load_config(Path(known.config)) if known.config else Config()
     if wants_help:
         description += "\n\n--config FILE names the Python file the defaults below come from; --debug shows tracebacks."
-    return validate(_override(default, overrides, prog, description)), Path(known.config or "").stem
+    return override(default, overrides, prog=prog, description=description), Path(known.config or "").stem
 
 
 def load_config(path: Path) -> Config:
@@ -105,7 +120,22 @@ def _where(error: BaseException, path: Path) -> str:
     return f"{f'line {line}: ' if line else ''}{type(error).__name__}: {message}"
 
 
-def _override(default: Config, words: Sequence[str], prog: str, description: str) -> Config:
+def override(default: Config, words: Sequence[str], *, prog: str, description: str = "") -> Config:
+    """A config with fields overridden by flags.
+
+    Args:
+        default: what is not overridden.
+        words: `--section.field VALUE ...`, or `--help`.
+        prog: for the help text.
+        description: for the help text.
+
+    Returns:
+        The config, every field in its range.
+
+    Raises:
+        ConfigError: names the flag or value that is not right.
+        SystemExit: after printing the help.
+    """
     parse = partial(
         tyro.cli,
         Config,
@@ -121,7 +151,7 @@ def _override(default: Config, words: Sequence[str], prog: str, description: str
     output = io.StringIO()
     try:
         with contextlib.redirect_stderr(output), _wide_terminal():
-            return parse(args=list(words))
+            return validate(parse(args=list(words)))
     except SystemExit as error:
         raise ConfigError(_first_message(output.getvalue())) from error
 

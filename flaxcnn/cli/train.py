@@ -107,7 +107,7 @@ def _compile(
 ) -> tuple[Callable[..., Any], Callable[[TrainState], dict[str, float] | None]]:
     """The training step and the evaluation, compiled ahead of the first batch."""
     size = experiment.preprocessing.size
-    eval_batch_size = -(-config.data.eval_batch_size // devices.device_count) * devices.device_count
+    eval_batch_size = devices.round_up(config.data.eval_batch_size)
 
     def batch_of(n: int, **more: np.ndarray) -> dict[str, jax.Array]:
         zeros = {"image": np.zeros((n, size, size, 3), np.float32), "label": np.zeros(n, np.int32)}

@@ -27,7 +27,7 @@ def make_eval_step(model: Classifier) -> EvalStep:
     """
 
     def step(variables: Any, batch: Mapping[str, Array]) -> dict[str, Array]:
-        logits = model.apply(variables, batch["image"], train=False)
+        logits: Any = model.apply(variables, batch["image"], train=False)
         labels, mask = batch["label"], batch["mask"]
         return {
             "loss": (softmax_cross_entropy(logits, labels) * mask).sum(),

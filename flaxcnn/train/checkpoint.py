@@ -31,12 +31,13 @@ class Checkpoints:
     Args:
         directory: created if need be.
         keep: how many of the latest stay, beside the best.
+        read_only: look, and change nothing: for reading beside a run that goes on.
 
     Raises:
         CheckpointError: when the directory cannot be written.
     """
 
-    def __init__(self, directory: Path, *, keep: int = 3):
+    def __init__(self, directory: Path, *, keep: int = 3, read_only: bool = False):
         self.directory = directory.absolute()
         # Orbax reports every phase of every save, and of a failed read each array's own failure.
         logging.getLogger("absl").setLevel(logging.ERROR)
@@ -49,7 +50,8 @@ class Checkpoints:
                 ]
             ),
             best_fn=_best_metric,
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
         )
         with _clear_errors(f"cannot write checkpoints to {self.directory}"):
             self._manager = ocp.CheckpointManager(
@@ -65,6 +67,10 @@ class Checkpoints:
     def best(self) -> int | None:
         """Step of the checkpoint with the highest evaluated top-1 accuracy, or None before the first."""
         return self._manager.best_step()
+
+    def steps(self) -> list[int]:
+        """Steps of all complete checkpoints, ascending."""
+        return sorted(self._manager.all_steps())
 
     def save(
         self, step: int, state: Any, progress: Mapping[str, Any], *, metrics: Mapping[str, float] | None = None

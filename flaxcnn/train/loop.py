@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from flaxcnn.errors import UserError
 from flaxcnn.metrics import means
@@ -118,7 +119,7 @@ def train(
     evaluate: Callable[[TrainState], dict[str, float] | None],
     checkpoints: Checkpoints,
     writers: Sequence[Writer],
-    learning_rate: Callable[[int], float],
+    learning_rate: Callable[[int], ArrayLike],
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> TrainState:
@@ -199,7 +200,7 @@ class _Window:
         self,
         schedule: Schedule,
         writers: Sequence[Writer],
-        learning_rate: Callable[[int], float],
+        learning_rate: Callable[[int], ArrayLike],
         sums: dict[str, float],
     ):
         self.sums = dict(sums)
@@ -243,7 +244,7 @@ class _Window:
             "epoch": self._schedule.epoch(step),
             "split": "train",
             **means(self.sums),
-            "learning_rate": float(self._learning_rate(step - 1)),
+            "learning_rate": np.asarray(self._learning_rate(step - 1)).item(),
             "images_per_second": (self.sums["count"] - counted) / (now - began),
         }
         for writer in self._writers:

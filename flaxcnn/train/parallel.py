@@ -17,7 +17,7 @@ class DataParallel:
         devices: None for all there are.
     """
 
-    def __init__(self, devices: Sequence[jax.Device] | None = None):
+    def __init__(self, devices: Sequence[Any] | None = None):
         self.mesh = Mesh(np.asarray(devices or jax.devices()), ("data",))
         self.replicated = NamedSharding(self.mesh, PartitionSpec())
         self.split = NamedSharding(self.mesh, PartitionSpec("data"))
@@ -26,6 +26,10 @@ class DataParallel:
     def device_count(self) -> int:
         """Devices that share a batch: they must divide its size."""
         return self.mesh.size
+
+    def round_up(self, batch_size: int) -> int:
+        """The next batch size that the devices can share evenly."""
+        return -(-batch_size // self.device_count) * self.device_count
 
     def put_state(self, state: Any) -> Any:
         """Copy a pytree of arrays to every device."""
