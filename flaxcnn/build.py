@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -196,6 +196,8 @@ def _call(field: str, function: Callable[..., Any], options: Mapping[str, Any]) 
             raise ConfigError(f"{field}: {function.__name__} has no {name!r}; {hint}")
         if known[name].annotation in (float, bool) and isinstance(value, str):
             raise ConfigError(f"{field}: {name} must be a number, not {value!r}")
+        if get_origin(known[name].annotation) is tuple and not isinstance(value, tuple):
+            raise ConfigError(f"{field}: {name} must be a pair of numbers, not {value!r}")
     missing = [name for name, p in known.items() if p.default is inspect.Parameter.empty and name not in options]
     if missing:
         raise ConfigError(f"{field}: {function.__name__} needs {', '.join(missing)}")
