@@ -8,7 +8,6 @@ so that derivatives of any order take the fast path.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial, reduce
@@ -145,14 +144,21 @@ def _vary_alike(x: Array, kernel: Array) -> tuple[Array, Array]:
 
 
 def _choose(geometry: _Geometry) -> _Lowering:
-    """The fastest lowering on a CPU; other backends always take XLA's."""
+    """The fastest lowering on a CPU; other backends always take XLA's.
+
+    Figures: milliseconds, XLA -> chosen, of the convolution, its input gradient and its kernel gradient, in float32
+    with a batch of 16 on two busy cores (`benchmarks/convolution.py`).
+    """
+    kernel, groups = geometry.kernel_size, geometry.groups
     if 0 in geometry.output_size:
         return _XLA
-    if geometry.kernel_size == (1, 1):
+    if kernel == (1, 1) and groups == 1:  # TABLE_POINTWISE
         return _POINTWISE
-    if geometry.groups > 1:
+    if kernel == (1, 1):  # TABLE_GP
+        return _GROUPED_POINTWISE
+    if groups > 1:  # TABLE_G
         return _GROUPED
-    return _XLA
+    return _XLA  # TABLE_D
 
 
 # The scalar <x * k, y> is linear in each of x, k and y. Each function below takes two of them to the scalar's
@@ -247,9 +253,8 @@ def _pointwise(geometry: _Geometry, x: Array, k: Array) -> Array:
 def _grouped(geometry: _Geometry, x: Array, k: Array) -> Array:
     """The sum over taps of the shifted input times the tap's weights, as one fused loop over the output.
 
-    The loop has a term for every tap and input channel of a group. With more than 8 channels XLA's operation is
-    faster, if the zeros between the entries of a gradient are real ones. Milliseconds (two cores, batch 16), XLA
-    -> ours: 56x56x128 in groups of 4 306 -> 24; 28x28x256, 8 187 -> 14; 14x14x512, 16 126 -> 197.
+    The loop has a term for every tap and input channel of a group. From 16 channels on XLA's operation is
+    faster, if the zeros that spread out a gradient are there in memory.
     """
     dtype = _accumulator(x)
     padded = _pad(geometry, x)
@@ -284,43 +289,36 @@ def _grouped_input_gradient(geometry: _Geometry, y: Array, k: Array) -> Array:
 
 
 def _grouped_kernel_gradient(geometry: _Geometry, x: Array, y: Array) -> Array:
-    """For every input channel of a group in turn, the kernel gradient of a depthwise convolution."""
-    dtype = _accumulator(x)
+    """For every input channel of a group and every tap, the shifted input times the gradient, summed.
+
+    XLA's CPU backend adds elementwise many times faster than it reduces: the rows are added up first. No loop
+    is over images: a batch that is sharded over devices stays where it is. Unrolling the kernel's rows as well
+    would double the time to compile a network.
+    """
+    dtype, c_out = _accumulator(x), y.shape[3]
     positions = _positions(geometry, _pad(geometry, x.astype(dtype)))
-    y_wide = y.astype(dtype)
+    y_rows = y.astype(dtype)
+    (kh, kw), (rows, columns) = geometry.kernel_size, geometry.output_size
+    (sh, sw), (dh, dw) = geometry.strides, geometry.dilation
 
     def position_gradient(channels: Array) -> Array:
-        return _depthwise_kernel_gradient(geometry, _spread(channels, y.shape[3]), y_wide)
+        spread = _spread(channels, c_out)
 
-    if len(positions) == 1:
-        k = position_gradient(positions[0])[None]
-    else:
-        k = lax.map(position_gradient, positions)
+        def kernel_row_gradient(i: Array) -> Array:
+            def add_row(row: Array, sums: list[Array]) -> list[Array]:
+                x_row = lax.dynamic_index_in_dim(spread, row * sh + i * dh, axis=1, keepdims=False)
+                y_row = lax.dynamic_index_in_dim(y_rows, row, axis=1, keepdims=False)
+                windows = [x_row[:, j * dw : j * dw + (columns - 1) * sw + 1 : sw] for j in range(kw)]
+                return [total + window * y_row for total, window in zip(sums, windows, strict=True)]
+
+            zeros = [jnp.zeros_like(y_rows[:, 0])] * kw  # (n, w', c_out) for every column of the kernel
+            sums = lax.fori_loop(0, rows, add_row, zeros)
+            return jnp.stack([jnp.sum(total, axis=(0, 1)) for total in sums])
+
+        return lax.map(kernel_row_gradient, jnp.arange(kh))
+
+    k = lax.map(position_gradient, positions)  # (c_in / groups, kh, kw, c_out)
     return jnp.moveaxis(k, 0, 2).astype(x.dtype)
-
-
-def _depthwise_kernel_gradient(geometry: _Geometry, x: Array, y: Array) -> Array:
-    """Products of the shifted, padded input and the gradient, added up row by row, then reduced once.
-
-    XLA's CPU backend adds elementwise many times faster than it reduces. The loop is over rows, not images: a
-    batch that is sharded over devices stays where it is.
-    """
-    rows, columns = geometry.output_size
-    sh, sw = geometry.strides
-    dh, dw = geometry.dilation
-
-    def add_row(row: Array, sums: list[Array]) -> list[Array]:
-        y_row = lax.dynamic_index_in_dim(y, row, axis=1, keepdims=False)  # (n, w', c)
-        products = []
-        for i, j in np.ndindex(geometry.kernel_size):
-            x_row = lax.dynamic_index_in_dim(x, row * sh + i * dh, axis=1, keepdims=False)  # (n, w, c)
-            products.append(x_row[:, j * dw : j * dw + (columns - 1) * sw + 1 : sw] * y_row)
-        return [total + product for total, product in zip(sums, products, strict=True)]
-
-    zeros = [jnp.zeros_like(y[:, 0])] * math.prod(geometry.kernel_size)
-    sums = lax.fori_loop(0, rows, add_row, zeros)
-    k = jnp.stack([jnp.sum(total, axis=(0, 1)) for total in sums])  # (kh * kw, c)
-    return k.reshape(*geometry.kernel_size, -1)
 
 
 def _accumulator(x: Array) -> jnp.dtype:
@@ -352,4 +350,5 @@ def _spread(channels: Array, c_out: int) -> Array:
 
 _XLA = _transposed(_xla)
 _POINTWISE = _transposed(_pointwise)
+_GROUPED_POINTWISE = _Lowering(_grouped, _grouped_input_gradient, _POINTWISE.kernel_gradient)
 _GROUPED = _Lowering(_grouped, _grouped_input_gradient, _grouped_kernel_gradient)
