@@ -14,7 +14,7 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +69,7 @@ SHAPES = [
 ]
 
 
-def jax_runs(shape: Shape, batch: int, mode: str) -> list[Callable[[], object]]:
+def jax_runs(shape: Shape, batch: int, mode: Literal["xla", "auto"]) -> list[Callable[[], object]]:
     """One function a direction, compiled."""
     padding = (shape.kernel - 1) // 2
     options = {"strides": (shape.stride,) * 2, "padding": ((padding, padding),) * 2, "groups": shape.groups}
@@ -84,35 +84,34 @@ def jax_runs(shape: Shape, batch: int, mode: str) -> list[Callable[[], object]]:
     def kernel_gradient(x: jax.Array, y: jax.Array) -> jax.Array:
         return jax.vjp(lambda kernel: conv(x, kernel, **options), jnp.zeros_like(kernel))[1](y)[0]
 
-    functions = [
-        (partial(conv, **options), (x, kernel)),
-        (input_gradient, (kernel, y)),
-        (kernel_gradient, (x, y)),
-    ]
-    with conv_lowering(mode):  # pyright: ignore[reportArgumentType]
-        compiled = [
-            (jax.jit(function).lower(*operands).compile(), operands) for function, operands in functions
+    def run(function: Callable, *operands: jax.Array) -> Callable[[], object]:
+        compiled = jax.jit(function).lower(*operands).compile()
+        return lambda: jax.block_until_ready(compiled(*operands))
+
+    with conv_lowering(mode):
+        return [
+            run(partial(conv, **options), x, kernel),
+            run(input_gradient, kernel, y),
+            run(kernel_gradient, x, y),
         ]
-    return [lambda f=f, operands=operands: jax.block_until_ready(f(*operands)) for f, operands in compiled]
 
 
 def torch_runs(shape: Shape, batch: int) -> list[Callable[[], object]]:
     """One function a direction; channels last, PyTorch's faster layout for most of these."""
     import torch
 
-    layout = {"memory_format": torch.channels_last}
-    x = torch.randn(batch, shape.c_in, shape.size, shape.size).to(**layout)
-    weight = torch.randn(shape.c_out, shape.c_in // shape.groups, shape.kernel, shape.kernel).to(**layout)
+    def random(*size: int) -> torch.Tensor:
+        return torch.randn(size).contiguous(memory_format=torch.channels_last)
+
+    x = random(batch, shape.c_in, shape.size, shape.size)
+    weight = random(shape.c_out, shape.c_in // shape.groups, shape.kernel, shape.kernel)
     padding = (shape.kernel - 1) // 2
     forward = partial(torch.nn.functional.conv2d, stride=shape.stride, padding=padding, groups=shape.groups)
     y = torch.randn_like(forward(x, weight))
 
     def backward(*wanted: bool) -> object:
-        sizes = [shape.stride] * 2, [padding] * 2, [1, 1]
-        mask = [*wanted, False]
-        return torch.ops.aten.convolution_backward(
-            y, x, weight, None, *sizes, False, [0, 0], shape.groups, mask
-        )
+        window = [shape.stride] * 2, [padding] * 2, [1, 1], False, [0, 0], shape.groups
+        return torch.ops.aten.convolution_backward(y, x, weight, None, *window, [*wanted, False])
 
     return [lambda: forward(x, weight), partial(backward, True, False), partial(backward, False, True)]
 
@@ -149,7 +148,10 @@ def main() -> None:
     for shape in SHAPES:
         if not shape.name.startswith(arguments.only):
             continue
-        runs = {mode: jax_runs(shape, arguments.batch, mode) for mode in ("xla", "auto")}
+        runs = {
+            "xla": jax_runs(shape, arguments.batch, "xla"),
+            "auto": jax_runs(shape, arguments.batch, "auto"),
+        }
         if with_torch:
             runs["torch"] = torch_runs(shape, arguments.batch)
         for direction, *functions in zip(DIRECTIONS, *runs.values(), strict=True):
