@@ -263,7 +263,7 @@ def _grouped(geometry: _Geometry, x: Array, k: Array) -> Array:
         return _xla(unpadded, padded, k)
     k = k.astype(dtype)
     terms = [
-        _window(geometry, _spread(channels, k.shape[3]), i, j) * k[i, j, position]
+        _window(geometry, _spread(channels, k.shape[3]), i, j) * k[i, j, position].reshape(1, 1, 1, -1)
         for position, channels in enumerate(_positions(geometry, padded.astype(dtype)))
         for i, j in np.ndindex(geometry.kernel_size)
     ]
