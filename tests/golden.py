@@ -22,7 +22,17 @@ SHAPES_COMMAND = "python -m tests.golden shapes"
 LOGITS_COMMAND = "python -m tests.golden logits (needs PyTorch: the numbers are the reference's)"
 
 # name -> height and width
-LOGIT_VARIANTS = {"lenet": (33, 35), "resnet18": (33, 47), "efficientnet_b0": (33, 47)}
+LOGIT_VARIANTS = {
+    "efficientnet_b0": (33, 47),
+    "efficientnet_lite0": (33, 47),
+    "lenet": (33, 35),
+    "mobilenet_v1_025": (33, 47),
+    "mobilenet_v2": (33, 47),
+    "mobilenet_v3_small": (33, 47),
+    "resnet18": (33, 47),
+    "shufflenet_v1_g3_x0_5": (33, 47),
+    "shufflenet_v2_x0_5": (33, 47),
+}
 
 
 def describe_shapes(variables: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from flax.traverse_util import flatten_dict
 
 from flaxcnn.models import Classifier
 
-_REASON = "PyTorch and torchvision are the reference (pip install 'flaxcnn[test]')"
+_REASON = "PyTorch's packages are the reference (pip install 'flaxcnn[test]')"
 torch = pytest.importorskip("torch", reason=_REASON)
 torchvision = pytest.importorskip("torchvision", reason=_REASON)
 
@@ -22,16 +23,49 @@ from tests import reference_models  # noqa: E402
 
 torch.set_num_threads(1)
 
+
+def _mobilenet_v1(width: float, num_classes: int) -> nn.Module:
+    timm = pytest.importorskip("timm.models.efficientnet", reason=_REASON)
+    # `timm.create_model` knows width 1 only.
+    return timm._gen_mobilenet_v1("mobilenetv1_100", channel_multiplier=width, num_classes=num_classes)
+
+
+def _efficientnet_lite(variant: int, num_classes: int) -> nn.Module:
+    timm = pytest.importorskip("timm", reason=_REASON)
+    return timm.create_model(f"tf_efficientnet_lite{variant}", num_classes=num_classes)
+
+
+def _shufflenet_v1(groups: int, width: float, num_classes: int) -> nn.Module:
+    shufflenet = pytest.importorskip("pytorchcv.models.shufflenet", reason=_REASON)
+    if groups == 8 and width in (0.5, 1.5):  # where pytorchcv's stem cannot be built
+        stem = {0.5: 16, 1.5: 24}[width]
+        channels = [[int(384 * width) * 2**stage] * units for stage, units in enumerate((4, 8, 4))]
+        reference = shufflenet.ShuffleNet(channels, stem, groups, num_classes=num_classes)
+    else:
+        reference = shufflenet.get_shufflenet(groups, width, num_classes=num_classes)
+    reference.features.final_pool = nn.AdaptiveAvgPool2d(1)  # the 7x7 window there fits images of 224 pixels only
+    return reference
+
+
 # Where torchvision has no model of that name.
 _OTHERS: dict[str, Callable[[int], nn.Module]] = {
     "alexnet_half": reference_models.AlexNetHalf,
     "inception_v1": reference_models.InceptionV1,
     "lenet": reference_models.LeNet,
+    "mobilenet_v1": partial(_mobilenet_v1, 1.0),
+    "mobilenet_v1_075": partial(_mobilenet_v1, 0.75),
+    "mobilenet_v1_050": partial(_mobilenet_v1, 0.5),
+    "mobilenet_v1_025": partial(_mobilenet_v1, 0.25),
+    **{f"efficientnet_lite{variant}": partial(_efficientnet_lite, variant) for variant in range(5)},
+    **{f"shufflenet_v1_g{groups}": partial(_shufflenet_v1, groups, 1.0) for groups in (1, 2, 3, 4, 8)},
+    **{f"shufflenet_v1_g{groups}_x2_0": partial(_shufflenet_v1, groups, 2.0) for groups in (1, 2, 3, 4, 8)},
+    **{f"shufflenet_v1_g{groups}_x0_5": partial(_shufflenet_v1, groups, 0.5) for groups in (1, 3, 8)},
+    **{f"shufflenet_v1_g{groups}_x1_5": partial(_shufflenet_v1, groups, 1.5) for groups in (1, 3, 8)},
 }
 # torchvision's arguments beyond the number of classes.
 _ARGUMENTS: dict[str, dict[str, Any]] = {"googlenet": {"aux_logits": True, "init_weights": True}}
 # Classes whose last BatchNorm scales a residual branch.
-_RESIDUAL_BLOCKS = ("BasicBlock", "Bottleneck", "MBConv")
+_RESIDUAL_BLOCKS = ("BasicBlock", "Bottleneck", "InvertedResidual", "MBConv", "ShuffleUnit")
 
 
 def torch_reference(name: str, num_classes: int = 1000) -> nn.Module:

@@ -14,7 +14,7 @@ from flaxcnn.models import Classifier
 GOLDEN_SHAPES = Path(__file__).parent / "models" / "golden_shapes.json"
 
 # Variants whose blocks the smallest variant of their class has not.
-_OTHER_BLOCKS = {"resnet50", "resnext50_32x4d", "vgg11_bn"}
+_OTHER_BLOCKS = {"resnet50", "resnext50_32x4d", "shufflenet_v1_g3_x0_5", "vgg11_bn"}
 # 133 million parameters: too many to keep optimiser states of, twice and in float64, in a default run.
 _HEAVY = {"vgg11", "vgg11_bn"}
 # The image sizes of models whose first fully connected layer fixes the number of pixels: the published one, and an

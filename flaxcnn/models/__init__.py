@@ -1,6 +1,20 @@
 """The models, one file a family. Importing a family registers its variants."""
 
-from flaxcnn.models import alexnet, efficientnet, googlenet, inception_v1, lenet, resnet, vgg
+from flaxcnn.models import (
+    alexnet,
+    efficientnet,
+    efficientnet_lite,
+    googlenet,
+    inception_v1,
+    lenet,
+    mobilenet_v1,
+    mobilenet_v2,
+    mobilenet_v3,
+    resnet,
+    shufflenet_v1,
+    shufflenet_v2,
+    vgg,
+)
 from flaxcnn.models.classifier import Classifier
 from flaxcnn.models.registry import create_model, list_models, register
 
@@ -9,11 +23,17 @@ __all__ = [
     "alexnet",
     "create_model",
     "efficientnet",
+    "efficientnet_lite",
     "googlenet",
     "inception_v1",
     "lenet",
     "list_models",
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "mobilenet_v3",
     "register",
     "resnet",
+    "shufflenet_v1",
+    "shufflenet_v2",
     "vgg",
 ]

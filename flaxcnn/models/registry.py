@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import fields
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -79,14 +79,23 @@ def create_model(
             raise ValueError(f"{name} has no option {option!r}{_hint(option, known)}")
     if num_classes < 0:
         raise ValueError(f"num_classes must be 0 (pooled features) or more, not {num_classes}")
-    for rate in ("dropout", "stochastic_depth"):
-        if not 0 <= (options.get(rate) or 0) < 1:
-            raise ValueError(f"{rate} must be in [0, 1), not {options[rate]}")
+    for option, value in options.items():
+        _check_value(option, value, get_type_hints(model)[option])
     return model(**{**row, **options, "num_classes": num_classes, "dtype": dtype, "param_dtype": param_dtype})
 
 
 def _options(model: type[Classifier]) -> list[str]:
     return [field.name for field in fields(model) if field.name not in ("parent", "name")]
+
+
+def _check_value(option: str, value: Any, hint: Any) -> None:
+    """What Python itself would not notice, or only deep inside the network."""
+    if option in ("dropout", "stochastic_depth") and not (isinstance(value, (int, float)) and 0 <= value < 1):
+        raise ValueError(f"{option} must be a number in [0, 1), not {value!r}")
+    if get_origin(hint) is Literal and value not in get_args(hint):
+        raise ValueError(f"{option} must be one of {', '.join(get_args(hint))}, not {value!r}")
+    if hint in (bool, int, float) and not isinstance(value, (int, float) if hint is float else hint):
+        raise ValueError(f"{option} must be of type {hint.__name__}, not {value!r}")
 
 
 def _hint(word: str, known: Any) -> str:

@@ -33,6 +33,8 @@ PUBLISHED_PARAMETERS = {
     "efficientnet_lite0": 4_652_008,
     "efficientnet_lite1": 5_416_680,
     "efficientnet_lite2": 6_092_072,
+    "efficientnet_lite3": 8_197_096,
+    "efficientnet_lite4": 13_006_568,
     "googlenet": 13_004_888,
     "inception_v1": 13_378_280,
     "mobilenet_v1": 4_231_976,

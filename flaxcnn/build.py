@@ -1,0 +1,204 @@
+"""From a Config to objects: the one place that reads it."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, get_origin
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from flaxcnn import data, optim
+from flaxcnn.config import Config, ConfigError
+from flaxcnn.data.sources import Split
+from flaxcnn.losses import softmax_cross_entropy
+from flaxcnn.models import Classifier, create_model
+from flaxcnn.train import TrainState, create_state
+from flaxcnn.train.loop import Schedule
+from flaxcnn.train.parallel import DataParallel
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a config describes, ready to run.
+
+    Attributes:
+        train_source: training images.
+        val_source: held-out images.
+        model: with as many outputs as there are classes.
+        train_transform: a training image and a random generator to float32 (h, w, c).
+        preprocessing: an image to float32 (h, w, c), as in evaluation and prediction.
+        learning_rate: of a step.
+        optimizer: with that learning rate.
+        loss: logits and labels to one value an example.
+        schedule: when to log, evaluate, save and end.
+    """
+
+    train_source: data.Source
+    val_source: data.Source
+    model: Classifier
+    train_transform: data.TrainTransform
+    preprocessing: data.Preprocessing
+    learning_rate: optax.Schedule
+    optimizer: optax.GradientTransformation
+    loss: Callable[[jax.Array, jax.Array], jax.Array]
+    schedule: Schedule
+
+
+def build(config: Config) -> Experiment:
+    """Build an experiment.
+
+    Raises:
+        ConfigError: names the field that is not right.
+        DataError: when the data is not there or not whole.
+    """
+    train_source, val_source = build_source(config, "train"), build_source(config, "val")
+    model = build_model(config, len(train_source.class_names))
+    try:
+        steps_per_epoch = data.steps_per_epoch(len(train_source), config.data.batch_size)
+    except ValueError as error:
+        raise ConfigError(f"data.{error}") from error
+    schedule = Schedule(
+        total=config.train.epochs * steps_per_epoch,
+        steps_per_epoch=steps_per_epoch,
+        log_every=config.train.log_every,
+        eval_every=config.train.eval_every * steps_per_epoch,
+        save_every=config.train.save_every,
+    )
+    learning_rate = build_learning_rate(config, schedule)
+    return Experiment(
+        train_source=train_source,
+        val_source=val_source,
+        model=model,
+        train_transform=build_train_transform(config, model),
+        preprocessing=build_preprocessing(config, model),
+        learning_rate=learning_rate,
+        optimizer=_call("optimizer.options", optim.OPTIMIZERS[config.optimizer.name], config.optimizer.options)(
+            learning_rate
+        ),
+        loss=partial(softmax_cross_entropy, label_smoothing=config.train.label_smoothing),
+        schedule=schedule,
+    )
+
+
+def build_model(config: Config, num_classes: int) -> Classifier:
+    """The config's model."""
+    dtype = {"float32": None, "bfloat16": jnp.bfloat16}[config.model.dtype]
+    options: dict[str, Any] = dict(config.model.options)
+    for name, source in {"num_classes": "the data", "dtype": "model.dtype", "param_dtype": "float32"}.items():
+        if name in options:
+            raise ConfigError(f"model.options: {name} is set by {source}")
+    try:
+        model = create_model(config.model.name, num_classes=num_classes, dtype=dtype, **options)
+    except ValueError as error:
+        raise ConfigError(f"model: {error}") from error
+    size = config.data.image_size
+    if size is not None and size < model.min_image_size:
+        raise ConfigError(f"data.image_size must be {model.min_image_size} or more for {config.model.name}, not {size}")
+    return model
+
+
+def build_source(config: Config, split: Split) -> data.Source:
+    """One split of the config's data; the seed of a split is fixed, so that it is the same for every run."""
+    settings = config.data
+    if settings.name == "digits":
+        return data.digits(split, val_fraction=settings.val_fraction)
+    assert settings.path is not None  # `validate` saw to it
+    return data.image_folder(settings.path, split, val_fraction=settings.val_fraction, on_error=settings.on_error)
+
+
+def build_preprocessing(config: Config, model: Classifier) -> data.Preprocessing:
+    """The view of an image in evaluation and prediction."""
+    settings = config.data
+    return data.Preprocessing(
+        size=settings.image_size or model.image_size,
+        resize=settings.resize,
+        interpolation=settings.interpolation,
+        mean=settings.mean,
+        std=settings.std,
+    )
+
+
+def build_train_transform(config: Config, model: Classifier) -> data.TrainTransform:
+    """The view of an image in training."""
+    settings = config.data
+    return data.TrainTransform(
+        size=settings.image_size or model.image_size,
+        kind=settings.augment,
+        flip=settings.flip,
+        padding=settings.padding,
+        interpolation=settings.interpolation,
+        mean=settings.mean,
+        std=settings.std,
+    )
+
+
+def build_learning_rate(config: Config, schedule: Schedule) -> optax.Schedule:
+    """The learning rate of a step."""
+    settings = config.optimizer
+    options = dict(settings.schedule_options)
+    if "every" in options:  # the config counts epochs, the schedule steps
+        options["every"] = float(options["every"]) * schedule.steps_per_epoch
+    warmup_steps = round(settings.warmup_epochs * schedule.steps_per_epoch)
+    if warmup_steps >= schedule.total:
+        raise ConfigError(
+            f"optimizer.warmup_epochs must be less than train.epochs ({config.train.epochs}), "
+            f"not {settings.warmup_epochs}"
+        )
+    make = _call("optimizer.schedule_options", optim.SCHEDULES[settings.schedule], options)
+    return optim.warmup(make(settings.learning_rate, schedule.total - warmup_steps), warmup_steps)
+
+
+def initial_state(config: Config, experiment: Experiment) -> TrainState:
+    """The state before the first step, initialised from the config's seed."""
+    model = experiment.model
+    size = experiment.preprocessing.size
+    images = jnp.zeros((1, size, size, 3), jnp.float32)
+    # Jitted, or every initialiser of every layer would be compiled by itself.
+    variables = jax.jit(partial(model.init, train=False))(jax.random.key(config.train.seed), images)
+    return create_state(model, experiment.optimizer, variables, seed=config.train.seed)
+
+
+def build_devices(config: Config) -> DataParallel:
+    """The devices to compute on.
+
+    Raises:
+        ConfigError: when there are none of the kind asked for, or they do not divide the batch.
+    """
+    try:
+        devices = jax.devices(None if config.device == "auto" else config.device)
+    except RuntimeError as error:
+        extra = {"gpu": "cuda", "tpu": "tpu"}.get(config.device, config.device)
+        raise ConfigError(
+            f"device: no {config.device} was found; use --device auto, or install jax for it: "
+            f"pip install 'flaxcnn[{extra}]'"
+        ) from error
+    if config.data.batch_size % len(devices):
+        raise ConfigError(
+            f"data.batch_size must be a multiple of the {len(devices)} devices, not {config.data.batch_size}"
+        )
+    return DataParallel(devices)
+
+
+def _call(field: str, function: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
+    """The function with its keyword options bound, each checked by name and type."""
+    parameters = inspect.signature(function, eval_str=True).parameters
+    known = {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    for name, value in options.items():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known) or 'none'}"
+            raise ConfigError(f"{field}: {function.__name__} has no {name!r}; {hint}")
+        if known[name].annotation in (float, bool) and isinstance(value, str):
+            raise ConfigError(f"{field}: {name} must be a number, not {value!r}")
+        if get_origin(known[name].annotation) is tuple and not isinstance(value, tuple):
+            raise ConfigError(f"{field}: {name} must be a pair of numbers, not {value!r}")
+    missing = [name for name, p in known.items() if p.default is inspect.Parameter.empty and name not in options]
+    if missing:
+        raise ConfigError(f"{field}: {function.__name__} needs {', '.join(missing)}")
+    return partial(function, **options)

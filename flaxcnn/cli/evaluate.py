@@ -1,0 +1,58 @@
+"""Evaluate a run's checkpoint on held-out data."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+from flaxcnn import data
+from flaxcnn.build import build_devices, build_preprocessing, build_source
+from flaxcnn.cli.command_line import Parser, override
+from flaxcnn.cli.environment import set_up_jax
+from flaxcnn.cli.trained import TrainedRun, add_run_arguments
+from flaxcnn.config import ConfigError
+from flaxcnn.inference import evaluate, make_eval_step
+
+DESCRIPTION = """Evaluate a run's checkpoint on held-out data: every example once, whatever the batch size.
+
+--data.FIELD VALUE overrides the run's own, such as --data.path or --data.eval_batch_size; --device does too."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """`evaluate --workdir DIR [--checkpoint best|latest|STEP] [--json] [--data.FIELD VALUE ...]`."""
+    parser = Parser("evaluate", DESCRIPTION)
+    add_run_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print the result as a JSON object")
+    known, words = parser.parse_known_args(argv)
+    run = TrainedRun.read(known.workdir)
+    config = override(run.config, words, prog="evaluate")
+    set_up_jax(config.device)
+    devices = build_devices(config)
+    source = build_source(config, "val")
+    _check_classes(source.class_names, run.class_names)
+    step, variables = run.load(known.checkpoint)
+    batches = data.eval_batches(
+        source,
+        build_preprocessing(config, run.model),
+        batch_size=devices.round_up(config.data.eval_batch_size),
+        num_threads=config.data.threads,
+    )
+    result = evaluate(
+        devices.jit(make_eval_step(run.model)), devices.put_state(variables), map(devices.put_batch, batches)
+    )
+    assert result is not None  # nothing interrupts it
+    print(f"{run.folder.path}, checkpoint of step {step}", file=sys.stderr)
+    if known.json:
+        print(json.dumps(result))
+    else:
+        print("top-1 {top1:.2%}  top-5 {top5:.2%}  loss {loss:.4f}  ({examples} examples)".format(**result))
+    return 0
+
+
+def _check_classes(found: Sequence[str], trained: Sequence[str]) -> None:
+    if list(found) != list(trained):
+        raise ConfigError(
+            f"data: its {len(found)} classes are not the {len(trained)} that the run was trained on; "
+            f"they differ in {', '.join(sorted(set(found) ^ set(trained))[:8])}"
+        )

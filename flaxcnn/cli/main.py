@@ -1,0 +1,39 @@
+"""The `flaxcnn` command: the scripts, for those who installed the package."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from flaxcnn.cli.command_line import run
+
+COMMANDS = {
+    "train": "train a model as a config file describes",
+    "evaluate": "evaluate a run's checkpoint on held-out data",
+    "predict": "say what is in image files",
+}
+
+
+def main() -> None:
+    """`flaxcnn COMMAND ...`."""
+    name, *argv = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help"):
+        width = max(map(len, COMMANDS))
+        print("usage: flaxcnn COMMAND ...\n\n" + "\n".join(f"  {c:<{width}}  {text}" for c, text in COMMANDS.items()))
+        print("\nflaxcnn COMMAND --help tells more.")
+        sys.exit(0)
+    if name not in COMMANDS:
+        print(f"flaxcnn: unknown command {name!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(script(name, argv))
+
+
+def script(name: str, argv: list[str] | None = None) -> int:
+    """Run a command by name and return its exit status.
+
+    Args:
+        name: one of `COMMANDS`.
+        argv: its arguments; those of the process if None.
+    """
+    command = import_module(f"flaxcnn.cli.{name}").main
+    return run(command, name, sys.argv[1:] if argv is None else argv)

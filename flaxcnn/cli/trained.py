@@ -1,0 +1,73 @@
+"""The trained network of a run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flaxcnn.build import build_model
+from flaxcnn.cli.command_line import Parser
+from flaxcnn.config import Config, ConfigError, from_dict
+from flaxcnn.models import Classifier
+from flaxcnn.train.checkpoint import Checkpoints
+from flaxcnn.train.run import RunFolder
+from flaxcnn.weights import abstract_variables
+
+
+def add_run_arguments(parser: Parser) -> None:
+    """The flags that choose a run and a checkpoint of it."""
+    parser.add_argument("--workdir", metavar="DIR", required=True, help="the run's folder, such as runs/lenet")
+    parser.add_argument(
+        "--checkpoint", default="best", metavar="best|latest|STEP", help="which checkpoint (default: best)"
+    )
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run's folder, read.
+
+    Attributes:
+        folder: where it is.
+        config: it was trained with.
+        class_names: in the order of the logits.
+        model: without its weights.
+    """
+
+    folder: RunFolder
+    config: Config
+    class_names: list[str]
+    model: Classifier
+
+    @classmethod
+    def read(cls, workdir: str) -> TrainedRun:
+        """Read a run's folder.
+
+        Raises:
+            RunError: when it is not a run's.
+        """
+        folder = RunFolder(workdir)
+        config, class_names = from_dict(folder.read_config()), folder.read_class_names()
+        return cls(folder, config, class_names, build_model(config, len(class_names)))
+
+    def load(self, checkpoint: str) -> tuple[int, Mapping[str, Any]]:
+        """The step and the variables of a checkpoint.
+
+        Args:
+            checkpoint: "best", "latest" or a step.
+
+        Raises:
+            ConfigError: when there is no such checkpoint.
+            CheckpointError: when it cannot be read.
+        """
+        checkpoints = Checkpoints(self.folder.checkpoints, read_only=True)
+        saved, latest = checkpoints.steps(), checkpoints.latest()
+        best = checkpoints.best()
+        named = {"best": latest if best is None else best, "latest": latest}
+        step = named.get(checkpoint, int(checkpoint) if checkpoint.isdecimal() else None)
+        if step is None or step not in saved:
+            raise ConfigError(
+                f"--checkpoint {checkpoint}: {self.folder.path} has no such checkpoint; "
+                f"saved steps: {', '.join(map(str, saved)) or 'none'}"
+            )
+        return step, checkpoints.restore_variables(step, abstract_variables(self.model))

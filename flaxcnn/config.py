@@ -1,0 +1,181 @@
+"""What an experiment is: frozen dataclasses, read from a Python file and overridden by typed flags.
+
+The library's functions take plain arguments; only `flaxcnn.build` reads these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from flaxcnn.errors import UserError
+
+Options = dict[str, bool | int | float | str]
+
+
+class ConfigError(UserError):
+    """A field, or a config file, that is not right."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network."""
+
+    name: str = "lenet"
+    """One of `flaxcnn.list_models()`."""
+    options: Options = field(default_factory=dict)
+    """Other fields of its class, as `stem 3x3 dropout 0.1` on the command line."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation; parameters and statistics are float32."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images, and what is done to them."""
+
+    name: Literal["digits", "image_folder"] = "digits"
+    """`digits`: 1,797 handwritten digits that come with scikit-learn. `image_folder`: a folder a class."""
+    path: str | None = None
+    """Of the image folder: `train/` and `val/` with a folder a class each, or one folder a class to be split."""
+    val_fraction: float = 0.2
+    """Held out where the data has no split of its own."""
+    on_error: Literal["fail", "skip"] = "fail"
+    """What an unreadable image does: end the run, or be left out and counted."""
+    image_size: int | None = None
+    """Height and width in pixels; the model's own if None."""
+    batch_size: int = 64
+    """Training images a step, over all devices."""
+    eval_batch_size: int = 256
+    """Evaluation images a step, over all devices; changes no result."""
+    augment: Literal["none", "pad_crop", "random_resized_crop"] = "none"
+    """Of training images: the evaluation's view; zero padding and a random crop; torchvision's RandomResizedCrop."""
+    padding: int = 4
+    """Pixels on every side, for `pad_crop`."""
+    flip: bool = False
+    """Whether training images are mirrored at random."""
+    resize: int | None = None
+    """Evaluation scales the short side to this before the centre crop; None scales to the image size, uncropped."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """Of every resize."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Of red, green, blue in [0, 1], subtracted."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Of red, green, blue in [0, 1], divided by."""
+    threads: int | None = None
+    """That load images; one a core if None."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How parameters are updated."""
+
+    name: Literal["sgd", "rmsprop", "adam", "adamw"] = "sgd"
+    """As in torch.optim."""
+    learning_rate: float = 0.1
+    """At the schedule's top."""
+    options: Options = field(default_factory=dict)
+    """torch.optim's other hyperparameters, as `momentum 0.9 nesterov True weight_decay 1e-4`."""
+    schedule: Literal["constant", "cosine", "exponential"] = "cosine"
+    """Of the learning rate after the warm-up. `exponential` takes `gamma` every `every` epochs."""
+    schedule_options: Options = field(default_factory=dict)
+    """The schedule's other arguments: `final` of cosine; `gamma` and `every` (epochs) of exponential."""
+    warmup_epochs: float = 0.0
+    """Of linear rise to the learning rate."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, and what is watched."""
+
+    epochs: int = 10
+    """Passes over the training images."""
+    seed: int = 0
+    """Of initialisation, data order, augmentation, dropout."""
+    label_smoothing: float = 0.0
+    """Mass moved from the label to all classes."""
+    log_every: int = 10
+    """Steps a training record."""
+    eval_every: int = 1
+    """Epochs an evaluation and a checkpoint."""
+    save_every: int = 0
+    """Steps a further checkpoint; 0 for none between evaluations."""
+    keep: int = 3
+    """Latest checkpoints kept, beside the best."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """An experiment."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    workdir: str | None = None
+    """The run's folder; runs/ and the config file's name if None."""
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """What to compute on."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dictionaries, JSON-serialisable."""
+        return dataclasses.asdict(self)
+
+
+RESUMABLE = ("workdir", "device", "data.threads", "data.eval_batch_size", "train.keep", "train.save_every")
+"""Fields that may differ when a run goes on: they change no number of it."""
+
+_RANGES = {
+    "data.val_fraction": ("above 0 and below 1", lambda v: 0 < v < 1),
+    "data.image_size": ("1 or more", lambda v: v is None or v >= 1),
+    "data.batch_size": ("1 or more", lambda v: v >= 1),
+    "data.eval_batch_size": ("1 or more", lambda v: v >= 1),
+    "data.padding": ("0 or more", lambda v: v >= 0),
+    "data.resize": ("1 or more", lambda v: v is None or v >= 1),
+    "data.std": ("above 0", lambda v: min(v) > 0),
+    "data.threads": ("1 or more", lambda v: v is None or v >= 1),
+    "optimizer.learning_rate": ("above 0", lambda v: 0 < v < float("inf")),
+    "optimizer.warmup_epochs": ("0 or more", lambda v: 0 <= v < float("inf")),
+    "train.epochs": ("1 or more", lambda v: v >= 1),
+    "train.seed": ("from 0 to 4294967295", lambda v: 0 <= v < 2**32),
+    "train.label_smoothing": ("at least 0 and below 1", lambda v: 0 <= v < 1),
+    "train.log_every": ("1 or more", lambda v: v >= 1),
+    "train.eval_every": ("1 or more", lambda v: v >= 1),
+    "train.save_every": ("0 or more", lambda v: v >= 0),
+    "train.keep": ("1 or more", lambda v: v >= 1),
+}
+
+
+def validate(config: Config) -> Config:
+    """Return the config if every field is in its range.
+
+    Raises:
+        ConfigError: names the first field that is not.
+    """
+    for name, (wanted, is_right) in _RANGES.items():
+        section, _, leaf = name.partition(".")
+        value = getattr(getattr(config, section), leaf)
+        if not is_right(value):
+            raise ConfigError(f"{name} must be {wanted}, not {value}")
+    if config.data.name == "image_folder" and config.data.path is None:
+        raise ConfigError("data.path must name the image folder: --data.path FOLDER")
+    if config.data.name == "digits" and config.data.path is not None:
+        raise ConfigError("data.path is for --data.name image_folder; the digits are embedded")
+    return config
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """The config that `Config.to_dict` made these values of, by way of JSON.
+
+    Raises:
+        ConfigError: when a field is unknown: another version wrote it.
+    """
+    sections = {"model": ModelConfig, "data": DataConfig, "optimizer": OptimizerConfig, "train": TrainConfig}
+    try:
+        return Config(**{k: sections[k](**_tuples(v)) if k in sections else v for k, v in values.items()})
+    except TypeError as error:
+        raise ConfigError(f"this is not a config of this version of flaxcnn: {error}") from error
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}

@@ -1,0 +1,73 @@
+"""Decoding: any image file that Pillow reads becomes an upright 8-bit RGB image, or one clear error."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from flaxcnn.errors import UserError
+
+
+class DataError(UserError):
+    """A data set or an image that cannot be used; the message is one line that names the folder or file."""
+
+
+def load_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Reads an image file as upright RGB.
+
+    Args:
+        path: a file in any format that Pillow knows; its content decides, not its extension. Of an animation,
+            the first frame is read.
+
+    Returns:
+        The decoded image in mode RGB, turned as its EXIF orientation says.
+
+    Raises:
+        DataError: the file is missing, empty, truncated, no image, or too large for Pillow's safety limit.
+    """
+    try:
+        with Image.open(path) as image:
+            return to_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:  # Pillow's readers meet broken files with a dozen unrelated exception types.
+        raise DataError(f"{os.fspath(path)}: {_reason(path, error)}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Converts an image of any mode to 8-bit RGB, as torchvision's default loader does.
+
+    Transparency is dropped, not blended. Unlike `Image.convert`, which clips 16-bit greyscale at 255, this
+    keeps the high byte, which is what Pillow itself does with 16-bit colour.
+
+    Args:
+        image: of any mode but 32-bit integer ("I") and float ("F"), whose range nothing tells.
+
+    Returns:
+        The image in mode RGB (the same object if it was).
+
+    Raises:
+        DataError: the mode has no fixed range of values.
+    """
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16"):
+        high_byte = np.asarray(image) >> 8  # (h, w)
+        return Image.fromarray(high_byte.astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise DataError(f"32-bit pixels (mode {image.mode}) have no known range: save the image with 8 bits")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.copy()
+        del image.info["transparency"]  # Changes no colour; Pillow would warn that convert ignores it.
+    return image.convert("RGB")
+
+
+def _reason(path: str | os.PathLike[str], error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, UnidentifiedImageError):
+        return "the file is empty" if Path(path).stat().st_size == 0 else "not an image that Pillow can read"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(f"cannot read this image: {error or type(error).__name__}".split())

@@ -1,0 +1,169 @@
+"""The loader: batches of transformed images from a source, made by Grain's threads.
+
+A batch is a function of its step, and one thread makes it whole: the threads share nothing, an image costs no
+hand-over, and the position in the data is one number. Batch sizes are those of the whole job; a shard (a
+process of a multi-host run) makes its part of each batch, so the job's batches are the same on any number of
+hosts.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import grain
+import numpy as np
+from PIL import Image
+
+from flaxcnn.data.sources import Source
+
+Batch = dict[str, np.ndarray]
+RandomTransform = Callable[[Image.Image, np.random.Generator], np.ndarray]
+Transform = Callable[[Image.Image], np.ndarray]
+
+MAX_DEFAULT_THREADS = 16  # each holds a batch: 150 MB at 256 images of 224 pixels
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """Full batches in a training epoch; the examples left over are dropped, others in every epoch.
+
+    Args:
+        num_examples: in the training split.
+        batch_size: examples a step, over all shards.
+
+    Returns:
+        The number of steps, at least 1.
+
+    Raises:
+        ValueError: the batch size is below 1 or above the number of examples.
+    """
+    if not 1 <= batch_size <= num_examples:
+        raise ValueError(f"batch_size: expected 1 to {num_examples}, the training examples; got {batch_size}")
+    return num_examples // batch_size
+
+
+def train_batches(
+    source: Source,
+    transform: RandomTransform,
+    *,
+    batch_size: int,
+    seed: int,
+    num_threads: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+) -> grain.DatasetIterator[Batch]:
+    """Endless training batches, shuffled anew in every epoch.
+
+    The order of an epoch depends on (seed, epoch) alone, and the random view of an example on (seed, epoch,
+    example) alone: not on threads, batch size or shards.
+
+    Args:
+        source: the examples.
+        transform: (image, generator) -> float32 (h, w, c).
+        batch_size: examples a step, over all shards.
+        seed: 0 or more.
+        num_threads: threads, each making a batch; by default one a core, at most 16.
+        shard: (index, count): which part of each batch to make.
+
+    Returns:
+        An iterator over {"image": float32 (n, h, w, c), "label": int32 (n,)} with n = batch_size / count.
+        `get_state()` gives its position as a JSON-serialisable dict; after `set_state()` with it the next
+        batch is the very one that came next then. `start_prefetch()` starts the threads ahead of the first
+        batch, and `close()` ends them.
+
+    Raises:
+        ValueError: an argument is out of its range.
+        DataError: (from the iterator) an image cannot be read.
+    """
+    steps = steps_per_epoch(len(source), batch_size)
+    rows = _shard_rows(batch_size, shard)
+    if seed < 0:
+        raise ValueError(f"seed: expected 0 or more, got {seed}")
+
+    @functools.lru_cache(maxsize=2)  # Around the turn of an epoch, threads work on both sides of it.
+    def order(epoch: int) -> np.ndarray:
+        # No example has the number len(source), so no view shares this stream.
+        return np.random.default_rng([seed, epoch, len(source)]).permutation(len(source))
+
+    def batch(step: int) -> Batch:
+        epoch, step_in_epoch = divmod(step, steps)
+        chosen = order(epoch)[step_in_epoch * batch_size :][rows].tolist()
+        examples = [source[i] for i in chosen]
+        rngs = [np.random.default_rng([seed, epoch, i]) for i in chosen]
+        images = [transform(example["image"], rng) for example, rng in zip(examples, rngs, strict=True)]
+        return {"image": np.stack(images), "label": np.array([e["label"] for e in examples], np.int32)}
+
+    return _prefetched(batch, sys.maxsize, num_threads)
+
+
+def eval_batches(
+    source: Source,
+    transform: Transform,
+    *,
+    batch_size: int,
+    num_threads: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+) -> Iterator[Batch]:
+    """Every example once, in order; what the last batch lacks is zeros, with mask 0.
+
+    Every shard yields as many batches as the others, the last one all padding if need be: hosts stay in step.
+
+    Args:
+        source: the examples.
+        transform: image -> float32 (h, w, c).
+        batch_size: examples a step, over all shards; may exceed their number.
+        num_threads: threads, each making a batch; by default one a core, at most 16.
+        shard: (index, count): which part of each batch to make.
+
+    Returns:
+        An iterator over {"image": float32 (n, h, w, c), "label": int32 (n,), "mask": float32 (n,)} with
+        n = batch_size / count. Its threads end when it does.
+
+    Raises:
+        ValueError: an argument is out of its range.
+        DataError: (from the iterator) an image cannot be read.
+    """
+    rows = _shard_rows(batch_size, shard)
+
+    def batch(step: int) -> Batch:
+        chosen = range(len(source))[step * batch_size :][rows]
+        examples = [source[i] for i in chosen]
+        images = [transform(example["image"]) for example in examples]
+        # A batch of padding only takes its shape from the first example.
+        shape = images[0].shape if images else transform(source[0]["image"]).shape
+        padding = rows.stop - rows.start - len(images)
+        return {
+            "image": np.stack([*images, *[np.zeros(shape, np.float32)] * padding]),
+            "label": np.array([e["label"] for e in examples] + [0] * padding, np.int32),
+            "mask": np.array([1] * len(images) + [0] * padding, np.float32),
+        }
+
+    return _until_exhausted(_prefetched(batch, math.ceil(len(source) / batch_size), num_threads))
+
+
+def _shard_rows(batch_size: int, shard: tuple[int, int]) -> slice:
+    """Which rows of the job's batch a shard makes."""
+    index, count = shard
+    if not 0 <= index < count:
+        raise ValueError(f"shard: expected (index, count) with 0 <= index < count, got {shard}")
+    if batch_size < 1 or batch_size % count:
+        raise ValueError(f"batch_size: expected a multiple of {count} (the shards), got {batch_size}")
+    rows = batch_size // count
+    return slice(index * rows, (index + 1) * rows)
+
+
+def _prefetched(batch: Callable[[int], Batch], steps: int, num_threads: int | None) -> grain.DatasetIterator[Batch]:
+    threads = min(os.cpu_count() or 1, MAX_DEFAULT_THREADS) if num_threads is None else num_threads
+    if threads < 1:
+        raise ValueError(f"num_threads: expected 1 or more, got {threads}")
+    # A batch in the making a thread and one ready: more would only hold memory.
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
+    return iter(grain.MapDataset.range(steps).map(batch).to_iter_dataset(options))
+
+
+def _until_exhausted(batches: grain.DatasetIterator[Batch]) -> Iterator[Batch]:
+    with closing(batches):
+        yield from batches

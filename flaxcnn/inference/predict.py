@@ -1,0 +1,106 @@
+"""What a network says is in image files."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flaxcnn.data import DataError, load_image
+from flaxcnn.data.sources import IMAGE_SUFFIXES
+from flaxcnn.errors import UserError
+
+
+class Prediction(NamedTuple):
+    """A file's most probable classes, or why it could not be read."""
+
+    file: str
+    classes: tuple[tuple[str, float], ...] = ()
+    """(label, probability), most probable first."""
+    error: str | None = None
+
+
+def find_images(names: Sequence[str]) -> list[str]:
+    """The image files that names of files, folders and shell patterns stand for.
+
+    Args:
+        names: a folder stands for all images below it, in sorted order.
+
+    Returns:
+        Paths; a file that is named is taken whatever it is called.
+
+    Raises:
+        UserError: when a name stands for nothing.
+    """
+    found: list[str] = []
+    for name in names:
+        matches = [name] if Path(name).exists() else sorted(glob.glob(name, recursive=True))  # noqa: PTH207, a pattern may be absolute
+        files = [file for match in matches for file in _files(Path(match))]
+        if not files:
+            raise UserError(f"there is no image {name}")
+        found += files
+    return found
+
+
+def _files(path: Path) -> list[str]:
+    if not path.is_dir():
+        return [str(path)]
+    return sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+
+
+def predict(
+    logits: Callable[[np.ndarray], Any],
+    files: Sequence[str],
+    *,
+    preprocessing: Callable[[Any], np.ndarray],
+    class_names: Sequence[str],
+    top: int = 5,
+    batch_size: int = 32,
+) -> Iterator[Prediction]:
+    """Classify image files, in order; one that cannot be read does not stop the rest.
+
+    Args:
+        logits: images (batch_size, h, w, c) to logits (batch_size, classes).
+        files: paths.
+        preprocessing: a Pillow image to float32 (h, w, c).
+        class_names: in the order of the logits.
+        top: how many classes to return.
+        batch_size: images a step.
+
+    Yields:
+        A prediction a file.
+    """
+
+    def load(file: str) -> np.ndarray | DataError:
+        try:
+            return preprocessing(load_image(file))
+        except DataError as error:
+            return error
+
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(files), batch_size):
+            batch = files[start : start + batch_size]
+            loaded = list(pool.map(load, batch))
+            images = [image for image in loaded if isinstance(image, np.ndarray)]
+            rows = iter(_probabilities(logits, images, batch_size) if images else ())
+            for file, image in zip(batch, loaded, strict=True):
+                if isinstance(image, DataError):
+                    yield Prediction(file, error=str(image))
+                else:
+                    yield Prediction(file, _most_probable(next(rows), class_names, top))
+
+
+def _probabilities(logits: Callable[[np.ndarray], Any], images: list[np.ndarray], batch_size: int) -> np.ndarray:
+    # Padded to one size, so that the network is compiled once.
+    padding = [np.zeros_like(images[0])] * (batch_size - len(images))
+    values = np.asarray(logits(np.stack(images + padding)), np.float64)[: len(images)]
+    values = np.exp(values - values.max(axis=1, keepdims=True))
+    return values / values.sum(axis=1, keepdims=True)  # (n, classes)
+
+
+def _most_probable(row: np.ndarray, class_names: Sequence[str], top: int) -> tuple[tuple[str, float], ...]:
+    return tuple((str(class_names[int(i)]), float(row[i])) for i in np.argsort(-row, kind="stable")[:top])

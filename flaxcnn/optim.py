@@ -1,0 +1,111 @@
+"""torch.optim's optimisers as Optax chains, and learning-rate schedules.
+
+Each takes torch.optim's hyperparameters, by its names and with its defaults, and makes its updates. A
+learning rate is a number or a schedule: a function of the step, counted from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import optax
+from optax import GradientTransformation, Schedule
+
+LearningRate = float | Schedule
+
+__all__ = ["OPTIMIZERS", "SCHEDULES", "adam", "adamw", "constant", "cosine", "exponential", "rmsprop", "sgd", "warmup"]
+
+
+def sgd(
+    learning_rate: LearningRate, *, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
+) -> GradientTransformation:
+    """`torch.optim.SGD`, weight decay added to the gradient."""
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity(),
+        optax.trace(momentum, nesterov) if momentum else optax.identity(),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def rmsprop(
+    learning_rate: LearningRate,
+    *,
+    alpha: float = 0.99,
+    eps: float = 1e-8,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+) -> GradientTransformation:
+    """`torch.optim.RMSprop`: eps outside the root, the rate applied after the momentum."""
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity(),
+        optax.scale_by_rms(decay=alpha, eps=eps, initial_scale=0.0, eps_in_sqrt=False),
+        optax.trace(momentum) if momentum else optax.identity(),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def adam(
+    learning_rate: LearningRate,
+    *,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> GradientTransformation:
+    """`torch.optim.Adam`, weight decay added to the gradient."""
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity(),
+        optax.scale_by_adam(*betas, eps=eps),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def adamw(
+    learning_rate: LearningRate,
+    *,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 1e-2,
+) -> GradientTransformation:
+    """`torch.optim.AdamW`, weight decay apart from the gradient and scaled by the rate."""
+    return optax.chain(
+        optax.scale_by_adam(*betas, eps=eps),
+        optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity(),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def constant(rate: float, total_steps: int) -> Schedule:
+    """The same rate throughout."""
+    return optax.constant_schedule(rate)
+
+
+def cosine(rate: float, total_steps: int, *, final: float = 0.0) -> Schedule:
+    """Half a cosine from `rate` at step 0 to `final` (a rate too) at `total_steps`."""
+    return optax.cosine_decay_schedule(rate, max(total_steps, 1), alpha=final / rate)
+
+
+def exponential(rate: float, total_steps: int, *, gamma: float, every: float) -> Schedule:
+    """`rate` times `gamma` to the number of whole `every` steps that have passed."""
+    return optax.exponential_decay(rate, transition_steps=round(every), decay_rate=gamma, staircase=True)
+
+
+def warmup(schedule: Schedule, steps: int) -> Schedule:
+    """Rise linearly to the schedule's first rate over `steps` steps, then follow it from its start.
+
+    The first step already has 1/steps of the rate, so that none is lost to a rate of 0.
+    """
+    if steps <= 0:
+        return schedule
+    first = np.asarray(schedule(0)).item()
+    rise = optax.linear_schedule(first / steps, first, max(steps - 1, 1))
+    return optax.join_schedules([rise, schedule], [steps])
+
+
+OPTIMIZERS: dict[str, Callable[..., GradientTransformation]] = {
+    "sgd": sgd,
+    "rmsprop": rmsprop,
+    "adam": adam,
+    "adamw": adamw,
+}
+SCHEDULES: dict[str, Callable[..., Schedule]] = {"constant": constant, "cosine": cosine, "exponential": exponential}

@@ -1,0 +1,188 @@
+"""Checkpoints by Orbax: written beside the training, and whole or not there at all."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from flaxcnn.errors import UserError
+
+BEST_METRIC = "top1"
+
+
+class CheckpointError(UserError):
+    """A checkpoint that cannot be written or read."""
+
+
+class Checkpoints:
+    """The checkpoints of a run: the latest `keep`, and the one that evaluated best.
+
+    A checkpoint is a directory named by its step that holds `state` (a pytree of arrays) and
+    `progress` (JSON: where in the data and in the metrics the run was). Orbax writes it under another
+    name and renames it when it is complete, so that a process that dies leaves whole checkpoints only.
+
+    Args:
+        directory: created if need be.
+        keep: how many of the latest stay, beside the best.
+        read_only: look, and change nothing: for reading beside a run that goes on.
+
+    Raises:
+        CheckpointError: when the directory cannot be written.
+    """
+
+    def __init__(self, directory: Path, *, keep: int = 3, read_only: bool = False):
+        self.directory = directory.absolute()
+        # Orbax reports every phase of every save, and of a failed read each array's own failure.
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policies.AnyPreservationPolicy(
+                [
+                    policies.LatestN(keep),
+                    policies.BestN(get_metric_fn=_best_metric, n=1, keep_checkpoints_without_metrics=False),
+                ]
+            ),
+            best_fn=_best_metric,
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
+        )
+        with _clear_errors(f"cannot write checkpoints to {self.directory}"):
+            self._manager = ocp.CheckpointManager(
+                self.directory,
+                options=options,
+                item_handlers={"state": ocp.StandardCheckpointHandler(), "progress": ocp.JsonCheckpointHandler()},
+            )
+
+    def latest(self) -> int | None:
+        """Step of the newest complete checkpoint."""
+        return self._manager.latest_step()
+
+    def best(self) -> int | None:
+        """Step of the checkpoint with the highest evaluated top-1 accuracy, or None before the first."""
+        return self._manager.best_step()
+
+    def steps(self) -> list[int]:
+        """Steps of all complete checkpoints, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def save(
+        self, step: int, state: Any, progress: Mapping[str, Any], *, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Start to write a checkpoint; the arrays may be donated as soon as this returns.
+
+        Args:
+            step: its name.
+            state: a pytree of arrays.
+            progress: JSON-serialisable.
+            metrics: of an evaluation of this state, by which the best checkpoint is chosen.
+
+        Raises:
+            CheckpointError: when this or the previous checkpoint cannot be written.
+        """
+        with _clear_errors(f"cannot write a checkpoint to {self.directory}"):
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)),
+                metrics=dict(metrics) if metrics is not None else None,
+                force=True,
+            )
+
+    def restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
+        """Read a checkpoint.
+
+        Args:
+            step: which.
+            like: a state of the same structure, shapes and shardings; arrays or `jax.ShapeDtypeStruct`.
+
+        Returns:
+            The state and its progress.
+
+        Raises:
+            CheckpointError: when it is incomplete or of another model.
+        """
+        with self._reading(step) as path:
+            _check_same(path, self._manager.item_metadata(step)["state"], like)
+            restored = self._manager.restore(
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like), progress=ocp.args.JsonRestore())
+            )
+        return restored["state"], restored["progress"]
+
+    def restore_variables(self, step: int, like: Mapping[str, Any]) -> dict[str, Any]:
+        """Read a checkpoint's parameters and statistics, and not the optimiser's state.
+
+        Args:
+            step: which.
+            like: `{"params": ..., "batch_stats": ...}` of the same structure and shapes; arrays or
+                `jax.ShapeDtypeStruct`.
+
+        Returns:
+            The variables.
+
+        Raises:
+            CheckpointError: when it is incomplete or of another model.
+        """
+        wanted = {name: like.get(name, {}) for name in ("params", "batch_stats")}
+        with self._reading(step) as path:
+            saved = self._manager.item_metadata(step)["state"]
+            _check_same(path, {name: saved[name] for name in wanted}, wanted)
+            args = ocp.args.PyTreeRestore(
+                wanted,
+                restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+                partial_restore=True,
+            )
+            return ocp.Checkpointer(ocp.PyTreeCheckpointHandler()).restore(path / "state", args=args)
+
+    def close(self) -> None:
+        """Wait until the last checkpoint is written.
+
+        Raises:
+            CheckpointError: when it cannot be.
+        """
+        with _clear_errors(f"cannot write a checkpoint to {self.directory}"):
+            self._manager.wait_until_finished()
+            self._manager.close()
+
+    @contextmanager
+    def _reading(self, step: int) -> Iterator[Path]:
+        path = self.directory / str(step)
+        with _clear_errors(f"cannot read checkpoint {path} (delete that folder to go on from an earlier one)"):
+            yield path
+
+
+def _best_metric(metrics: Mapping[str, float]) -> float:
+    return metrics[BEST_METRIC]
+
+
+def _check_same(path: Path, saved: Any, like: Any) -> None:
+    """Raise unless the saved arrays have the names and shapes of `like`."""
+    found, wanted = _shapes(saved), _shapes(like)
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) != wanted.get(name):
+            raise CheckpointError(
+                f"checkpoint {path} is of another model or optimizer: {name} is {found.get(name, 'absent')} there "
+                f"and {wanted.get(name, 'absent')} here"
+            )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(key, simple=True, separator="."): tuple(leaf.shape) for key, leaf in leaves}
+
+
+@contextmanager
+def _clear_errors(message: str) -> Iterator[None]:
+    """Turn whatever Orbax raises about files, plain `Exception` included, into one line."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        reason = error.__cause__ or error
+        raise CheckpointError(f"{message}: {type(reason).__name__}: {str(reason).splitlines()[0]}") from error

@@ -1,0 +1,114 @@
+"""A run's folder: what is in it, and that only one process at a time, of one config, writes there."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flaxcnn.errors import UserError
+
+
+class RunError(UserError):
+    """A run folder that cannot be used."""
+
+
+class RunFolder:
+    """Paths and small files of a run.
+
+    Args:
+        path: of the folder.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.class_names = self.path / "class_names.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.tensorboard = self.path / "tensorboard"
+        self.curves = self.path / "curves.png"
+
+    @contextmanager
+    def open(self, config: Mapping[str, Any], *, free: Sequence[str], class_names: Sequence[str]) -> Iterator[None]:
+        """Create the folder, or check that it is of the same run; lock it while inside.
+
+        Args:
+            config: of the run, JSON-serialisable, kept as `config.json`.
+            free: dotted names of fields that may differ when a run goes on.
+            class_names: kept as `class_names.json`.
+
+        Raises:
+            RunError: when it cannot be written, another process is writing there, or it holds a run of
+                another config, whose differing fields are named.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise RunError(
+                f"cannot write to the run folder {self.path}: {error.strerror}; choose another --workdir"
+            ) from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"another process is training in {self.path}; choose another --workdir") from None
+            if self.config.exists():
+                self._check_same(config, free)
+            _write_json(self.config, config)
+            _write_json(self.class_names, list(class_names))
+            yield
+
+    def read_config(self) -> dict[str, Any]:
+        """The run's config.
+
+        Raises:
+            RunError: when the folder is not a run's.
+        """
+        return self._read_json(self.config)
+
+    def read_class_names(self) -> list[str]:
+        """The class names, in the order of the logits.
+
+        Raises:
+            RunError: when the folder is not a run's.
+        """
+        return self._read_json(self.class_names)
+
+    def _read_json(self, path: Path) -> Any:
+        try:
+            return json.loads(path.read_text())
+        except FileNotFoundError:
+            raise RunError(f"{self.path} is not the folder of a run: it has no {path.name}") from None
+        except (OSError, json.JSONDecodeError) as error:
+            raise RunError(f"cannot read {path}: {error}") from error
+
+    def _check_same(self, config: Mapping[str, Any], free: Sequence[str]) -> None:
+        there, here = _flat(self.read_config()), _flat(json.loads(json.dumps(config)))
+        differing = [
+            f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
+            for name in sorted(there.keys() | here.keys())
+            if name not in free and there.get(name) != here.get(name)
+        ]
+        if differing:
+            raise RunError(
+                f"{self.path} holds a run of another config: {'; '.join(differing)}. "
+                f"Choose another --workdir, or delete that folder to start anew"
+            )
+
+
+def _write_json(path: Path, value: Any) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n")
+    partial.replace(path)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
+    return flat

@@ -1,0 +1,72 @@
+"""What a training step reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax import Array
+
+from flaxcnn.models import Classifier
+
+
+class TrainState(struct.PyTreeNode):
+    """A pytree of arrays and nothing else.
+
+    Attributes:
+        step: updates made so far, int32 ().
+        params: the model's parameters.
+        batch_stats: BatchNorm's running statistics; empty for networks without.
+        opt_state: the optimiser's.
+        seed: of the run's randomness, uint32 (). The key of a step is folded from it and `step`, so
+            that a resumed run draws what an uninterrupted one would have drawn.
+    """
+
+    step: Array
+    params: Any
+    batch_stats: Any
+    opt_state: optax.OptState
+    seed: Array
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What `model.apply` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def create_state(
+    model: Classifier, optimizer: optax.GradientTransformation, variables: Mapping[str, Any], *, seed: int = 0
+) -> TrainState:
+    """The state before the first step.
+
+    Args:
+        model: whose variables they are.
+        optimizer: an Optax transformation.
+        variables: from `model.init`, `from_torch` or `load_weights`. They are copied: a donated state
+            does not take them along.
+        seed: of dropout and stochastic depth.
+
+    Raises:
+        ValueError: when the variables are not those of the model.
+    """
+    images = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.float32)
+    expected = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    for name, own, given in (
+        ("params", expected["params"], params),
+        ("batch_stats", expected.get("batch_stats", {}), batch_stats),
+    ):
+        if jax.tree.structure(own) != jax.tree.structure(given):
+            raise ValueError(f"these {name} are not those of this {type(model).__name__}")
+    params, batch_stats = jax.tree.map(jnp.array, (params, batch_stats))
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=optimizer.init(params),
+        seed=jnp.asarray(seed, jnp.uint32),
+    )

@@ -1,0 +1,60 @@
+"""Training curves as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# Okabe and Ito's blue and vermilion: told apart by the colour-blind and in greyscale.
+_COLORS = {"train": "#0072B2", "eval": "#D55E00"}
+_NAMES = {"train": "training", "eval": "held out"}
+
+
+def draw_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw loss, top-1 accuracy and learning rate against epochs.
+
+    Args:
+        records: of a run, as `metrics.jsonl` holds them; at least one.
+        path: of the PNG to write.
+    """
+    # The object-oriented face of matplotlib: no display, no global state.
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    figure = Figure(figsize=(12, 4), dpi=120, layout="constrained")
+    loss, accuracy, rate = figure.subplots(1, 3)
+    for split in ("train", "eval"):
+        own = [record for record in records if record["split"] == split]
+        for axes, name in ((loss, "loss"), (accuracy, "top1")):
+            axes.plot(
+                [_epoch(record, records) for record in own],
+                [record[name] for record in own],
+                color=_COLORS[split],
+                label=_NAMES[split],
+                linewidth=1.5 if split == "eval" else 1.0,
+                marker="o" if split == "eval" else None,
+                markersize=3,
+            )
+    training = [record for record in records if record["split"] == "train"]
+    rate.plot([_epoch(r, records) for r in training], [r["learning_rate"] for r in training], color="#444444")
+    loss.set(ylabel="loss (cross-entropy)", ylim=(0, None))
+    accuracy.set(ylabel="top-1 accuracy", ylim=(None, 1))
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1))
+    rate.set(ylabel="learning rate", ylim=(0, None))
+    for axes in (loss, accuracy, rate):
+        axes.set(xlabel="epoch", xlim=(0, None))
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    accuracy.legend(frameon=False, loc="lower right")
+    last = [record for record in records if record["split"] == "eval"][-1:]
+    for record in last:
+        accuracy.set_title(f"held out: {record['top1']:.2%} at epoch {record['epoch']}", fontsize=10)
+    figure.savefig(path)
+
+
+def _epoch(record: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> float:
+    """Epochs as a real number, from the steps of the evaluations, which end epochs."""
+    ends = [(r["step"], r["epoch"]) for r in records if r["split"] == "eval"]
+    steps_per_epoch = ends[0][0] / ends[0][1] if ends else max(r["step"] for r in records)
+    return record["step"] / steps_per_epoch

@@ -1,0 +1,262 @@
+"""Batches: determinism, resumption, exact counts, sharding, errors."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flaxcnn.data import DataError, Preprocessing, digits, eval_batches, steps_per_epoch, train_batches
+from flaxcnn.data.sources import Example
+
+N = 23
+
+
+class Numbers:
+    """Example i is an image of the single value i, with label i; reading `broken` fails."""
+
+    class_names = tuple(str(i) for i in range(N))
+    labels = np.arange(N)
+
+    def __init__(self, broken: int | None = None) -> None:
+        self.broken = broken
+
+    def __len__(self) -> int:
+        return N
+
+    def __getitem__(self, index: int) -> Example:
+        if index == self.broken:
+            raise DataError(f"{self.name(index)}: broken")
+        return {"image": Image.new("RGB", (2, 3), (index, 0, 0)), "label": index}
+
+    def name(self, index: int) -> str:
+        return f"number {index}"
+
+
+def value(image: Image.Image) -> np.ndarray:
+    return np.asarray(image, np.float32)
+
+
+def value_and_noise(image: Image.Image, rng: np.random.Generator) -> np.ndarray:
+    """Noise in the third channel, after a pause that makes threads finish out of order."""
+    time.sleep(1e-3 * (int(value(image)[0, 0, 0]) % 3))
+    pixels = value(image)  # (3, 2, 3)
+    pixels[:, :, 2] = rng.random((3, 2))
+    return pixels
+
+
+def take(batches, count: int) -> list[dict[str, np.ndarray]]:
+    return list(itertools.islice(batches, count))
+
+
+def train(
+    count: int, *, source=None, view=value_and_noise, batch_size: int = 4, seed: int = 1, **options
+) -> list[dict[str, np.ndarray]]:
+    source = source or Numbers()
+    with closing(train_batches(source, view, batch_size=batch_size, seed=seed, **options)) as batches:
+        return take(batches, count)
+
+
+def assert_same(one: list[dict[str, np.ndarray]], other: list[dict[str, np.ndarray]]) -> None:
+    assert len(one) == len(other)
+    for a, b in zip(one, other, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert a[key].dtype == b[key].dtype
+            np.testing.assert_array_equal(a[key], b[key])
+
+
+def labels(batches) -> list[int]:
+    return np.concatenate([batch["label"] for batch in batches]).tolist()
+
+
+def test_a_batch_holds_images_with_their_labels() -> None:
+    for batch in train(3):
+        assert batch["image"].shape == (4, 3, 2, 3) and batch["image"].dtype == np.float32
+        assert batch["label"].shape == (4,) and batch["label"].dtype == np.int32
+        np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["label"])
+
+
+def test_every_example_once_an_epoch_in_a_new_order() -> None:
+    batches = train(15)
+    epochs = [labels(batches[i : i + 5]) for i in (0, 5, 10)]
+    for epoch in epochs:
+        assert len(set(epoch)) == len(epoch) == 20
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+    assert epochs[0] != sorted(epochs[0])
+    assert len({frozenset(epoch) for epoch in epochs}) > 1  # not always the same three are dropped
+
+
+def test_order_is_uniform() -> None:
+    """Each example comes first about equally often: 23 places, 2300 epochs."""
+    epochs = train(2300, view=lambda image, _: value(image), batch_size=N)
+    first = Counter(int(epoch["label"][0]) for epoch in epochs)
+    assert len(first) == N and min(first.values()) > 55 and max(first.values()) < 145
+
+
+def test_threads_change_nothing() -> None:
+    assert_same(train(11, num_threads=1), train(11, num_threads=5))
+
+
+def test_seed_changes_order_and_noise() -> None:
+    one, other = train(5, seed=1), train(5, seed=2)
+    assert labels(one) != labels(other)
+    assert_same(one, train(5, seed=1))
+
+
+def noises(batches) -> dict[int, np.ndarray]:
+    return {int(n): image[:, :, 2] for b in batches for n, image in zip(b["label"], b["image"], strict=True)}
+
+
+def test_view_depends_on_seed_epoch_and_example_only() -> None:
+    first, second = noises(train(5)), noises(train(10)[5:])
+    both = first.keys() & second.keys()
+    assert both and not any(np.array_equal(first[n], second[n]) for n in both)
+    flat = [noise.tobytes() for noise in first.values()]
+    assert len(set(flat)) == len(flat)
+    # In larger batches the same epoch holds the same examples, seen the same way.
+    larger = noises(train(2, batch_size=10))
+    assert labels(train(2, batch_size=10)) == labels(train(5))
+    assert all(np.array_equal(larger[n], noise) for n, noise in first.items())
+
+
+@pytest.mark.parametrize("position", [0, 3, 5, 7, 12])
+def test_resumed_run_continues_with_the_very_next_batch(position: int) -> None:
+    batches = train_batches(Numbers(), value_and_noise, batch_size=4, seed=1, num_threads=2)
+    take(batches, position)
+    state = json.loads(json.dumps(batches.get_state()))
+    expected = take(batches, 6)
+    batches.close()
+
+    resumed = train_batches(Numbers(), value_and_noise, batch_size=4, seed=1, num_threads=3)
+    resumed.set_state(state)
+    assert_same(take(resumed, 6), expected)
+    resumed.set_state(state)  # back again, over what is already prefetched
+    assert_same(take(resumed, 6), expected)
+    resumed.close()
+
+
+def test_shards_make_up_the_batch() -> None:
+    whole = train(7, batch_size=6)
+    shards = [train(7, batch_size=6, shard=(i, 3)) for i in range(3)]
+    joined = [
+        {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} for parts in zip(*shards, strict=True)
+    ]
+    assert_same(joined, whole)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 23, 24, 40])
+def test_evaluation_sees_every_example_once_in_order(batch_size: int) -> None:
+    batches = list(eval_batches(Numbers(), value, batch_size=batch_size, num_threads=3))
+    assert len(batches) == -(-N // batch_size)
+    for batch in batches:
+        assert batch["image"].shape == (batch_size, 3, 2, 3) and batch["image"].dtype == np.float32
+        assert batch["label"].dtype == np.int32 and batch["mask"].dtype == np.float32
+    mask = np.concatenate([batch["mask"] for batch in batches])
+    images = np.concatenate([batch["image"] for batch in batches])
+    assert mask.tolist() == [1] * N + [0] * (len(mask) - N)
+    assert np.array(labels(batches))[mask == 1].tolist() == list(range(N))
+    assert images[mask == 1][:, 2, 1, 0].tolist() == list(range(N))
+    assert not images[mask == 0].any() and not np.array(labels(batches))[mask == 0].any()
+
+
+@pytest.mark.parametrize("batch_size", [4, 8, 20, 28, 60])
+def test_evaluation_shards_keep_step_and_make_up_the_batch(batch_size: int) -> None:
+    whole = list(eval_batches(Numbers(), value, batch_size=batch_size))
+    shards = [list(eval_batches(Numbers(), value, batch_size=batch_size, shard=(i, 4))) for i in range(4)]
+    joined = [
+        {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} for parts in zip(*shards, strict=True)
+    ]
+    assert_same(joined, whole)
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_broken_example_is_named_without_hanging(num_threads: int) -> None:
+    def message(read: Callable[[], object]) -> str:
+        with pytest.raises(DataError) as caught:
+            read()
+        return str(caught.value)
+
+    source = Numbers(broken=17)
+    expected = "number 17: broken"
+    assert message(lambda: list(eval_batches(source, value, batch_size=4, num_threads=num_threads))) == expected
+    assert message(lambda: train(6, source=source, num_threads=num_threads)) == expected
+
+
+def test_threads_end() -> None:
+    others = set(threading.enumerate())
+
+    def wait_for_the_end() -> None:
+        for thread in set(threading.enumerate()) - others:
+            thread.join(timeout=10)
+        assert set(threading.enumerate()) <= others
+
+    batches = train_batches(Numbers(), value_and_noise, batch_size=4, seed=0, num_threads=2)
+    next(batches)
+    assert len(set(threading.enumerate()) - others) == 2
+    batches.close()
+    wait_for_the_end()
+    list(eval_batches(Numbers(), value, batch_size=4, num_threads=2))
+    wait_for_the_end()
+    abandoned = eval_batches(Numbers(), value, batch_size=4, num_threads=2)
+    next(abandoned)
+    del abandoned
+    wait_for_the_end()
+    with pytest.raises(DataError) as failed:  # The traceback keeps the iterator alive.
+        list(eval_batches(Numbers(broken=2), value, batch_size=4, num_threads=2))
+    wait_for_the_end()
+    del failed
+
+
+def test_steps_per_epoch() -> None:
+    assert [steps_per_epoch(23, size) for size in (1, 4, 12, 23)] == [23, 5, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "^batch_size: expected 1 to 23"),
+        ({"batch_size": 24}, "^batch_size: expected 1 to 23"),
+        ({"batch_size": 4, "shard": (0, 3)}, r"^batch_size: expected a multiple of 3 \(the shards\), got 4"),
+        ({"batch_size": 4, "shard": (2, 2)}, "^shard: expected"),
+        ({"batch_size": 4, "num_threads": 0}, "^num_threads: expected 1 or more"),
+        ({"batch_size": 4, "seed": -1}, "^seed: expected 0 or more"),
+    ],
+)
+def test_bad_argument_is_named(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        train_batches(Numbers(), value_and_noise, **{"seed": 0, **options})
+
+
+def test_bad_evaluation_argument_is_named_at_once() -> None:
+    with pytest.raises(ValueError, match=r"^batch_size: expected"):
+        eval_batches(Numbers(), value, batch_size=0)
+
+
+def test_digits_through_the_loader() -> None:
+    source = digits("val")
+    batches = list(eval_batches(source, Preprocessing(32), batch_size=100))
+    assert sum(batch["mask"].sum() for batch in batches) == len(source)
+    np.testing.assert_array_equal(labels(batches)[: len(source)], source.labels)
+    np.testing.assert_array_equal(batches[1]["image"][5], Preprocessing(32)(source[105]["image"]))
+
+
+def test_import_is_cheap() -> None:
+    code = """
+import sys, flaxcnn.data
+assert not {"PIL", "grain", "sklearn", "torch"} & set(sys.modules)
+assert set(flaxcnn.data.__all__) <= set(dir(flaxcnn.data))
+assert all(hasattr(flaxcnn.data, name) for name in flaxcnn.data.__all__)
+assert not hasattr(flaxcnn.data, "nonsense")
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

@@ -1,0 +1,217 @@
+"""The digits and image folders: what is in them, how they split, and what a broken folder says."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flaxcnn.data import DataError, digits, image_folder
+
+
+def make_folder(root: Path, classes: dict[str, int], suffix: str = "png") -> Path:
+    """`classes` images a class, each of its own colour."""
+    for number, (class_name, count) in enumerate(classes.items()):
+        (root / class_name).mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (4, 3), (number, i, 7)).save(root / class_name / f"{i:03}.{suffix}")
+    return root
+
+
+def test_digits_hold_sklearns_images() -> None:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    seen = set()
+    for source in (digits("train"), digits("val")):
+        assert source.class_names == tuple("0123456789")
+        for i in range(len(source)):
+            row = int(source.name(i).removeprefix("digits[").removesuffix("]"))
+            seen.add(row)
+            example = source[i]
+            assert example["image"].mode == "RGB" and example["image"].size == (8, 8)
+            assert example["label"] == source.labels[i] == bunch["target"][row]
+            expected = np.rint(bunch["images"][row] / 16 * 255)  # (8, 8)
+            np.testing.assert_array_equal(np.asarray(example["image"])[:, :, 1], expected)
+    assert seen == set(range(1797))
+
+
+def test_digits_split_is_fixed_and_stratified() -> None:
+    train, val = digits("train"), digits("val")
+    assert (len(train), len(val)) == (1438, 359)
+    everything = Counter(np.concatenate([train.labels, val.labels]).tolist())
+    held_out = Counter(val.labels.tolist())
+    assert all(held_out[label] == round(count * 0.2) for label, count in everything.items())
+    assert val.names == digits("val").names
+    assert val.names != digits("val", seed=1).names
+    # A split is part of every published number: these names change only by a decision to change them.
+    assert [val.name(i) for i in range(4)] == ["digits[3]", "digits[5]", "digits[7]", "digits[14]"]
+
+
+def test_folders_for_splits(tmp_path: Path) -> None:
+    make_folder(tmp_path / "train", {"b": 2, "a": 3, "B": 1})
+    make_folder(tmp_path / "val", {"b": 1, "a": 1, "B": 2})
+    train, val = image_folder(tmp_path, "train"), image_folder(tmp_path, "val")
+    assert train.class_names == val.class_names == ("B", "a", "b")
+    assert train.labels.tolist() == [0, 1, 1, 1, 2, 2] and val.labels.tolist() == [0, 0, 1, 2]
+    assert train.files == ("B/000.png", "a/000.png", "a/001.png", "a/002.png", "b/000.png", "b/001.png")
+    assert train.name(1) == str(tmp_path / "train" / "a" / "000.png")
+    example = train[3]
+    assert example["label"] == 1 and example["image"].getpixel((0, 0)) == (1, 2, 7)
+
+
+@pytest.mark.parametrize(
+    ("present", "used"),
+    [
+        (("val",), "val"),
+        (("validation",), "validation"),
+        (("valid", "test"), "valid"),
+        (("test", "val"), "val"),
+        (("test",), "test"),
+    ],
+)
+def test_which_folder_is_held_out(tmp_path: Path, present: tuple[str, ...], used: str) -> None:
+    for name in ("train", *present):
+        make_folder(tmp_path / name, {"a": 1, "b": 1})
+    assert image_folder(tmp_path, "val").root == tmp_path / used
+
+
+def test_one_folder_is_split_by_class(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a": 20, "b": 10, "c": 2})
+    train, val = image_folder(tmp_path, "train"), image_folder(tmp_path, "val")
+    assert Counter(val.labels.tolist()) == {0: 2, 1: 1, 2: 1}
+    assert sorted(train.files + val.files) == sorted(
+        f"{c}/{i:03}.png" for c, n in zip("abc", (20, 10, 2), strict=True) for i in range(n)
+    )
+    assert list(train.files) == sorted(train.files)
+    assert image_folder(tmp_path, "val", seed=1).files != val.files
+    assert len(image_folder(tmp_path, "val", val_fraction=0.5)) == 16
+    for split in (train, val):
+        assert all(split.class_names[label] == file[0] for label, file in zip(split.labels, split.files, strict=True))
+
+
+def test_split_does_not_depend_on_place_or_listing_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = image_folder(make_folder(tmp_path / "here", {"a": 9, "b": 9}), "val")
+    walk, iterdir = os.walk, Path.iterdir
+    monkeypatch.setattr(os, "walk", lambda *a, **k: ((p, d, f[::-1]) for p, d, f in walk(*a, **k)))
+    monkeypatch.setattr(Path, "iterdir", lambda self: reversed(list(iterdir(self))))
+    there = image_folder(make_folder(tmp_path / "there", {"b": 9, "a": 9}), "val")
+    assert there.files == here.files and there.class_names == here.class_names
+
+
+def test_what_counts_as_an_image(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a": 2, "b": 2})
+    deep = tmp_path / "a" / "deep" / "er"
+    deep.mkdir(parents=True)
+    hidden = tmp_path / "a" / ".ipynb_checkpoints"
+    hidden.mkdir()
+    (tmp_path / ".cache").mkdir()
+    image = tmp_path / "a" / "000.png"
+    for name in ("x.JPG", "x.jpeg", "x.Png", "x.bmp", "x.GIF", "x.tif", "x.TIFF", "x.webp"):
+        (deep / name).write_bytes(image.read_bytes())
+    for path in (
+        deep / ".hidden.png",
+        hidden / "x.png",
+        deep / "notes.txt",
+        deep / "png",
+        tmp_path / "labels.csv",
+    ):
+        path.write_bytes(image.read_bytes())
+    files = image_folder(tmp_path, "train").files + image_folder(tmp_path, "val").files
+    assert len(files) == 4 + 8 and sum(file.startswith("a/deep/er/x.") for file in files) == 8
+
+
+def test_a_class_may_be_named_train(tmp_path: Path) -> None:
+    source = image_folder(make_folder(tmp_path, {"bus": 2, "train": 2}), "train")
+    assert source.class_names == ("bus", "train")
+
+
+def test_sources_are_picklable(tmp_path: Path) -> None:
+    for source in (digits("val"), image_folder(make_folder(tmp_path, {"a": 4, "b": 4}), "train")):
+        copy = pickle.loads(pickle.dumps(source))
+        assert len(copy) == len(source) and copy.name(1) == source.name(1)
+        np.testing.assert_array_equal(np.asarray(copy[1]["image"]), np.asarray(source[1]["image"]))
+
+
+def break_files(root: Path, *files: str) -> None:
+    for file in files:
+        (root / file).write_bytes((root / file).read_bytes()[:40])
+
+
+def test_unreadable_image_fails_when_read(tmp_path: Path) -> None:
+    make_folder(tmp_path / "train", {"a": 2, "b": 2})
+    make_folder(tmp_path / "val", {"a": 2, "b": 2})
+    break_files(tmp_path, "train/b/001.png")
+    source = image_folder(tmp_path, "train")
+    assert len(source) == 4
+    with pytest.raises(DataError, match=r"train/b/001\.png"):
+        source[3]
+
+
+def test_skip_leaves_unreadable_images_out(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a": 10, "b": 10})
+    splits = {split: image_folder(tmp_path, split) for split in ("train", "val")}
+    broken = [source.files[1] for source in splits.values()]
+    break_files(tmp_path, *broken)
+    for source in splits.values():
+        split = "train" if source is splits["train"] else "val"
+        kept = image_folder(tmp_path, split, on_error="skip")
+        assert kept.skipped == (source.name(1),)
+        assert kept.files == tuple(file for file in source.files if file not in broken)
+        assert all(kept.class_names[kept[i]["label"]] == kept.files[i][0] for i in range(len(kept)))
+
+
+def test_skip_does_not_take_a_class_from_training(tmp_path: Path) -> None:
+    make_folder(tmp_path / "train", {"a": 2, "b": 2})
+    make_folder(tmp_path / "val", {"a": 1, "b": 1})
+    break_files(tmp_path, "train/b/000.png", "train/b/001.png", "val/a/000.png")
+    with pytest.raises(DataError, match=r"train/b: no image for train is readable"):
+        image_folder(tmp_path, "train", on_error="skip")
+    assert image_folder(tmp_path, "val", on_error="skip").labels.tolist() == [1]
+    break_files(tmp_path, "val/b/000.png")
+    with pytest.raises(DataError, match=r"val/a: no image for val is readable"):
+        image_folder(tmp_path, "val", on_error="skip")
+
+
+def test_folder_errors_are_one_line_each(tmp_path: Path) -> None:
+    def message(root: Path) -> str:
+        with pytest.raises(DataError) as caught:
+            image_folder(root, "train")
+        assert "\n" not in str(caught.value) and str(root) in str(caught.value)
+        return str(caught.value)
+
+    assert "no such folder" in message(tmp_path / "none")
+    (tmp_path / "file").touch()
+    assert "found a file" in message(tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    assert "no class folders" in message(tmp_path / "empty")
+    assert "only one class folder, 'a'" in message(make_folder(tmp_path / "one", {"a": 2}))
+    assert "void: no images" in message(make_folder(tmp_path / "hole", {"a": 2, "void": 0}))
+    assert "b/000.png: alone in its class" in message(make_folder(tmp_path / "alone", {"a": 2, "b": 1}))
+
+    no_val = make_folder(tmp_path / "no_val" / "train", {"a": 2, "b": 2}).parent
+    assert "no folder val, validation, valid or test beside train" in message(no_val)
+
+    two = tmp_path / "two"
+    for name in ("train", "val", "valid"):
+        make_folder(two / name, {"a": 1, "b": 1})
+    assert "val and valid are both there" in message(two)
+
+    differ = tmp_path / "differ"
+    make_folder(differ / "train", {"a": 1, "b": 1, "c": 1})
+    make_folder(differ / "test", {"a": 1, "b": 1, "d": 1})
+    assert "train and test differ: only in train: c; only in test: d" in message(differ)
+
+
+def test_bad_arguments_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^split: "):
+        digits("test")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^val_fraction: "):
+        digits("val", val_fraction=1.0)
+    with pytest.raises(ValueError, match=r"^on_error: "):
+        image_folder(tmp_path, "val", on_error="ignore")  # type: ignore[arg-type]

@@ -1,0 +1,210 @@
+"""Bit-for-bit equality with torchvision's transforms of Pillow images."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flaxcnn.data import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, TrainTransform
+from flaxcnn.data.transforms import (
+    Box,
+    center_crop,
+    crop_resize,
+    horizontal_flip,
+    pad_crop,
+    random_crop_offset,
+    random_resized_crop_box,
+    resize,
+    to_float,
+)
+
+SIZES = [(1, 1), (1, 9), (9, 1), (2, 33), (31, 32), (32, 31), (40, 40), (37, 53), (101, 67), (64, 200)]
+MODES = ["nearest", "bilinear", "bicubic"]
+
+
+def random_image(width: int, height: int, mode: str = "RGB") -> Image.Image:
+    pixels = np.random.default_rng(width * 1000 + height).integers(0, 256, (height, width, 3), np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def assert_same(image: Image.Image, expected: Image.Image) -> None:
+    assert (image.mode, image.size) == (expected.mode, expected.size)
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(expected))
+
+
+@pytest.fixture(scope="module")
+def tv():
+    pytest.importorskip("torch", reason="torch is the reference")
+    return pytest.importorskip("torchvision.transforms.v2", reason="torchvision is the reference")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("width, height", SIZES)
+def test_resize(tv, width: int, height: int, mode: str) -> None:
+    image = random_image(width, height, mode)
+    for interpolation in MODES:
+        filtered = tv.InterpolationMode(interpolation)
+        for size in (1, 7, 32, 45):
+            assert_same(resize(image, size, interpolation), tv.functional.resize(image, [size], filtered))
+        exact = tv.functional.resize(image, [19, 31], filtered)
+        assert_same(resize(image, (19, 31), interpolation), exact)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("width, height", SIZES)
+def test_center_crop(tv, width: int, height: int, mode: str) -> None:
+    image = random_image(width, height, mode)
+    for size in (1, 2, 8, 31, 32, 41, 64):
+        assert_same(center_crop(image, size), tv.functional.center_crop(image, [size]))
+
+
+@pytest.mark.parametrize("width, height", SIZES)
+def test_crop_resize_and_flip(tv, width: int, height: int) -> None:
+    image = random_image(width, height)
+    box = Box(height // 3, width // 4, (height + 1) // 2, (width + 1) // 2)
+    for interpolation in MODES:
+        filtered = tv.InterpolationMode(interpolation)
+        expected = tv.functional.resized_crop(image, *box, [24, 24], filtered)
+        assert_same(crop_resize(image, box, 24, interpolation), expected)
+    assert_same(horizontal_flip(image), tv.functional.hflip(image))
+
+
+@pytest.mark.parametrize("offset", [(0, 0), (3, 1), (8, 8)])
+def test_pad_crop(tv, offset: tuple[int, int]) -> None:
+    image = random_image(20, 12)
+    padded = tv.functional.pad(image, [4])
+    assert_same(pad_crop(image, 4, offset), tv.functional.crop(padded, *offset, 12, 20))
+
+
+@pytest.mark.parametrize("width, height", SIZES)
+def test_to_float(width: int, height: int) -> None:
+    """Against ToTensor, which divides by 255; v2's to_dtype multiplies by 1 / 255, which rounds otherwise."""
+    functional = pytest.importorskip("torchvision.transforms.functional", reason="the reference")
+    image = random_image(width, height)
+    for mean, std in ((IMAGENET_MEAN, IMAGENET_STD), ((0.0, 0.25, 0.5), (1.0, 0.5, 127 / 255))):
+        tensor = functional.normalize(functional.to_tensor(image), list(mean), list(std))
+        expected = tensor.permute(1, 2, 0).numpy()
+        pixels = to_float(image, mean, std)
+        assert pixels.dtype == np.float32 and pixels.flags.c_contiguous
+        np.testing.assert_array_equal(pixels, expected)
+
+
+@pytest.mark.parametrize("interpolation", MODES)
+@pytest.mark.parametrize("width, height", SIZES)
+def test_preprocessing(tv, width: int, height: int, interpolation: str) -> None:
+    """Against the transform that torchvision ships with its weights."""
+    presets = pytest.importorskip("torchvision.transforms._presets", reason="torchvision is the reference")
+    image = random_image(width, height, "L")
+    reference = presets.ImageClassification(
+        crop_size=28, resize_size=33, interpolation=tv.InterpolationMode(interpolation)
+    )
+    expected = reference(image.convert("RGB")).permute(1, 2, 0).numpy()
+    pixels = Preprocessing(28, 33, interpolation)(image)
+    np.testing.assert_array_equal(pixels, expected)
+
+
+def test_preprocessing_without_a_crop() -> None:
+    image = random_image(50, 30)
+    expected = to_float(image.resize((28, 28), Image.Resampling.BILINEAR), IMAGENET_MEAN, IMAGENET_STD)
+    np.testing.assert_array_equal(Preprocessing(28)(image), expected)
+
+
+class ReplayedRandom:
+    """The generator's methods and torch's functions, fed from the same uniform numbers."""
+
+    def __init__(self, seed: int) -> None:
+        self.numbers: Iterator[float] = iter(random.Random(seed).random, None)
+
+    def uniform(self, low: float, high: float) -> float:
+        return low + next(self.numbers) * (high - low)
+
+    def integers(self, high: int) -> int:
+        return int(next(self.numbers) * high)
+
+
+@pytest.mark.parametrize("scale", [(0.08, 1.0), (0.9, 1.0), (0.001, 0.01)])
+@pytest.mark.parametrize("width, height", [*SIZES, (500, 375), (375, 500)])
+def test_random_resized_crop_box(
+    tv, monkeypatch: pytest.MonkeyPatch, width: int, height: int, scale: tuple[float, float]
+) -> None:
+    """The box is torchvision's, tries and fallback alike, where both draw the same numbers."""
+    import torch
+    from torchvision.transforms import RandomResizedCrop
+
+    ratio = (3 / 4, 4 / 3)
+    for seed in range(20):
+        replayed = ReplayedRandom(seed)
+        box = random_resized_crop_box(ReplayedRandom(seed), width, height, scale, ratio)  # type: ignore[arg-type]
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "uniform_", lambda t, low, high, r=replayed: t.fill_(r.uniform(low, high)))
+            patch.setattr(torch, "randint", lambda low, high, size, r=replayed: torch.tensor(r.integers(high)))
+            expected = RandomResizedCrop.get_params(random_image(width, height), scale, ratio)  # type: ignore[arg-type]
+        assert box == expected
+
+
+def test_random_crop_offset_reaches_every_place() -> None:
+    rng = np.random.default_rng(0)
+    offsets = {random_crop_offset(rng, 1) for _ in range(200)}
+    assert offsets == {(top, left) for top in range(3) for left in range(3)}
+
+
+def test_train_transform_applies_what_it_draws() -> None:
+    image = random_image(50, 30)
+    rng = np.random.default_rng(5)
+    box = random_resized_crop_box(rng, 50, 30, (0.08, 1.0), (3 / 4, 4 / 3))
+    expected = crop_resize(image, box, 16, "bicubic")
+    expected = horizontal_flip(expected) if rng.random() < 0.5 else expected
+    pixels = TrainTransform(16, interpolation="bicubic")(image, np.random.default_rng(5))
+    np.testing.assert_array_equal(pixels, to_float(expected, IMAGENET_MEAN, IMAGENET_STD))
+
+
+def test_pad_crop_transform() -> None:
+    image = random_image(16, 16)
+    rng = np.random.default_rng(3)
+    expected = pad_crop(image, 2, random_crop_offset(rng, 2))
+    pixels = TrainTransform(16, "pad_crop", flip=False, padding=2)(image, np.random.default_rng(3))
+    np.testing.assert_array_equal(pixels, to_float(expected, IMAGENET_MEAN, IMAGENET_STD))
+
+
+def test_half_of_the_images_are_flipped() -> None:
+    image = random_image(8, 8)
+    upright = Preprocessing(8)(image)
+    rng = np.random.default_rng(0)
+    transform = TrainTransform(8, "none")
+    views = [transform(image, rng) for _ in range(1000)]
+    flipped = sum(np.array_equal(view, upright[:, ::-1]) for view in views)
+    assert all(np.array_equal(view, upright) or np.array_equal(view, upright[:, ::-1]) for view in views)
+    assert 430 < flipped < 570  # more than four standard deviations wide
+
+
+def test_transform_without_randomness_is_the_preprocessing() -> None:
+    image = random_image(50, 30)
+    view = TrainTransform(28, "none", flip=False)(image, np.random.default_rng(0))
+    np.testing.assert_array_equal(view, Preprocessing(28)(image))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("size", 0),
+        ("kind", "crop"),
+        ("interpolation", "cubic"),
+        ("padding", -1),
+        ("scale", (0.5, 0.1)),
+        ("ratio", (0, 1)),
+    ],
+)
+def test_bad_field_is_named(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"^{field}: expected .*, got"):
+        TrainTransform(**{"size": 8, field: value})
+
+
+def test_bad_preprocessing_field_is_named() -> None:
+    with pytest.raises(ValueError, match=r"^resize: expected"):
+        Preprocessing(8, resize=0)
+    with pytest.raises(ValueError, match=r"^interpolation: expected one of nearest, bilinear, bicubic, got"):
+        Preprocessing(8, interpolation="lanczos")  # type: ignore[arg-type]
