@@ -35,9 +35,10 @@ def main() -> None:
     if arguments.measure:
         print(json.dumps(measure(*arguments.measure)))
         return
+    from flaxcnn.weights.zoo import CHECKPOINTS
+
     from flaxcnn import create_model, list_models
     from flaxcnn.analysis import cost
-    from flaxcnn.weights.zoo import CHECKPOINTS
 
     top1 = {checkpoint.model: checkpoint.top1 for checkpoint in CHECKPOINTS if checkpoint.version == "v1"}
     rows = []
@@ -68,10 +69,10 @@ def in_own_process(name: str, dtype: str) -> float:
 def measure(name: str, dtype: str) -> float:
     """The largest error of the logits, relative to the largest logit."""
     import jax
-    from tests.references import make_images, randomise, relative_error, to_nchw, torch, torch_reference
-    from tests.variants import image_sizes, small_size
 
     from flaxcnn import create_model, from_torch
+    from tests.references import make_images, randomise, relative_error, to_nchw, torch, torch_reference
+    from tests.variants import image_sizes, small_size
 
     model = create_model(name)
     own = (model.image_size, model.image_size)
