@@ -53,9 +53,7 @@ def both(case: str, *, steps: int, rate: Callable[[Any], Any], dtype: str) -> li
     scale[:, 2] = 1e-6
 
     def gradients(step: int, values: list[Any], array: Callable[[np.ndarray], Any]) -> list[Any]:
-        return [
-            (v - 1 + array(n)) * array(s) for v, n, s in zip(values, noise[step], scale[step], strict=True)
-        ]
+        return [(v - 1 + array(n)) * array(s) for v, n, s in zip(values, noise[step], scale[step], strict=True)]
 
     optimizer = optim.OPTIMIZERS[name](rate, **hyperparameters)
     ours = jax.tree.map(jnp.asarray, start)
@@ -73,10 +71,10 @@ def both(case: str, *, steps: int, rate: Callable[[Any], Any], dtype: str) -> li
         grads = dict(zip(start, gradients(step, [ours[key] for key in start], jnp.asarray), strict=True))
         ours, state = update(grads, state, ours)
         reference.param_groups[0]["lr"] = float(rate(step))
-        for parameter, gradient in zip(theirs, gradients(step, [t.detach() for t in theirs], torch.tensor), strict=True):
+        for parameter, gradient in zip(
+            theirs, gradients(step, [t.detach() for t in theirs], torch.tensor), strict=True
+        ):
             parameter.grad = gradient
         reference.step()
-        trail.append(
-            (np.stack([ours[key] for key in start]), np.stack([t.detach().numpy().copy() for t in theirs]))
-        )
+        trail.append((np.stack([ours[key] for key in start]), np.stack([t.detach().numpy().copy() for t in theirs])))
     return trail

@@ -19,9 +19,7 @@ PROBABILITIES = RANDOM.dirichlet(np.ones(CLASSES), size=N).astype(np.float32)
 def torch_loss_and_gradient(labels: np.ndarray, smoothing: float) -> tuple[np.ndarray, np.ndarray]:
     torch = pytest.importorskip("torch", reason="PyTorch is the reference (pip install 'flaxcnn[test]')")
     logits = torch.tensor(LOGITS, requires_grad=True)
-    loss = torch.nn.functional.cross_entropy(
-        logits, torch.tensor(labels), reduction="none", label_smoothing=smoothing
-    )
+    loss = torch.nn.functional.cross_entropy(logits, torch.tensor(labels), reduction="none", label_smoothing=smoothing)
     loss.sum().backward()
     return loss.detach().numpy(), logits.grad.numpy()
 

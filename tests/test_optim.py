@@ -84,3 +84,33 @@ def test_warmup_by_hand(steps: int) -> None:
 def test_no_warmup_is_the_schedule_itself() -> None:
     schedule = optim.constant(0.4, 9)
     assert optim.warmup(schedule, 0) is schedule
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("sgd", {"momentum": -0.1}),
+        ("sgd", {"weight_decay": -0.1}),
+        ("sgd", {"nesterov": True}),
+        ("rmsprop", {"alpha": -0.1}),
+        ("rmsprop", {"eps": -1e-8}),
+        ("adam", {"betas": (1.0, 0.9)}),
+        ("adam", {"betas": (0.9, -0.1)}),
+        ("adamw", {"eps": float("nan")}),
+    ],
+)
+def test_what_torch_refuses_is_refused(name: str, options: dict) -> None:
+    torch_class = {"sgd": "SGD", "rmsprop": "RMSprop", "adam": "Adam", "adamw": "AdamW"}[name]
+    with pytest.raises(ValueError):
+        getattr(torch.optim, torch_class)([torch.zeros(1)], lr=0.1, **options)
+    with pytest.raises(ValueError, match=next(iter(options))):
+        optim.OPTIMIZERS[name](0.1, **options)
+
+
+def test_schedules_refuse_what_makes_no_sense() -> None:
+    with pytest.raises(ValueError, match="every must be 1 step or more, not 0"):
+        optim.exponential(0.1, 10, gamma=0.9, every=0)
+    with pytest.raises(ValueError, match="gamma must be 0 or more"):
+        optim.exponential(0.1, 10, gamma=-0.9, every=1)
+    with pytest.raises(ValueError, match="final must be 0 or more"):
+        optim.cosine(0.1, 10, final=-1)

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("torch", reason="torch.optim is the reference (pip install 'flaxcnn[test]')")
 
-from tests.optimizers import CASES, both, falling_rate  # noqa: E402
+from tests.optimizers import CASES, both, falling_rate
 
 
 @pytest.mark.parametrize("case", CASES)
