@@ -1,9 +1,19 @@
 """The classic convolutional image classifiers in Flax, numerically identical to PyTorch's."""
 
-from flaxcnn import layers, models
+from flaxcnn import layers, models, optim, train
 from flaxcnn.models import create_model, list_models
 from flaxcnn.weights import WeightsError, from_torch, to_torch
 
 __version__ = "0.1.0"
 
-__all__ = ["WeightsError", "create_model", "from_torch", "layers", "list_models", "models", "to_torch"]
+__all__ = [
+    "WeightsError",
+    "create_model",
+    "from_torch",
+    "layers",
+    "list_models",
+    "models",
+    "optim",
+    "to_torch",
+    "train",
+]

@@ -1,0 +1,40 @@
+"""A network's inner activations, by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flax.traverse_util import flatten_dict
+from jax import Array
+
+from flaxcnn.models import Classifier
+
+
+def features(
+    model: Classifier, variables: Mapping[str, Any], images: Array, names: Sequence[str] | None = None
+) -> dict[str, Array]:
+    """The outputs of modules inside a network, in evaluation.
+
+    Args:
+        model: from `create_model`.
+        variables: the model's.
+        images: (n, h, w, c).
+        names: of modules, as PyTorch names them: `"layer3"`, `"layer1.0.conv2"`; None for all.
+
+    Returns:
+        name -> output, in the order of `names`; by itself the dictionary is a jittable function's result.
+
+    Raises:
+        ValueError: when the network has no such module; close matches are listed.
+    """
+    _, captured = model.apply(variables, images, train=False, capture_intermediates=True, mutable=["intermediates"])
+    outputs: dict[tuple[str, ...], Any] = flatten_dict(captured["intermediates"])
+    # A module's outputs are a tuple, one a call; the network's own output has no name.
+    found = {".".join(path[:-1]): calls[0] for path, calls in outputs.items() if len(path) > 1}
+    for name in names or ():
+        if name not in found:
+            close = difflib.get_close_matches(name, found, n=3)
+            raise ValueError(f"{type(model).__name__} has no module {name!r}; did you mean {', '.join(close)}?")
+    return found if names is None else {name: found[name] for name in names}
