@@ -62,9 +62,9 @@ def test_two_processes_do_not_write_at_once(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match=r"cannot write to the run folder .*file/run: Not a directory; choose another"):
-        with start(RunFolder(tmp_path / "file" / "run")):
-            pass
+    message = r"cannot write to the run folder .*file/run: Not a directory; choose another"
+    with pytest.raises(RunError, match=message), start(RunFolder(tmp_path / "file" / "run")):
+        pass
 
 
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:

@@ -79,4 +79,5 @@ def assert_close(one, other, **tolerance: float) -> None:
 
 
 def differ(one, other) -> bool:
-    return any((np.asarray(a) != np.asarray(b)).any() for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other)))
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return any((np.asarray(a) != np.asarray(b)).any() for a, b in pairs)
