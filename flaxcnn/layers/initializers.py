@@ -17,13 +17,25 @@ from jax.typing import DTypeLike
 Initializer = Callable[..., Array]
 """(key, shape, dtype) -> array."""
 
-__all__ = ["Initializer", "kaiming_fan_out", "normal", "torch_bias", "torch_kernel", "uniform", "zeros"]
+__all__ = [
+    "Initializer",
+    "kaiming_fan_in",
+    "kaiming_fan_out",
+    "normal",
+    "torch_bias",
+    "torch_kernel",
+    "uniform",
+    "zeros",
+]
 
 torch_kernel: Initializer = variance_scaling(1 / 3, "fan_in", "uniform")
 """`torch.nn.Conv2d` and `torch.nn.Linear`: U(+-1/sqrt(fan_in))."""
 
 kaiming_fan_out: Initializer = variance_scaling(2.0, "fan_out", "normal")
 """`torch.nn.init.kaiming_normal_(mode="fan_out")`: N(0, 2/fan_out), not truncated."""
+
+kaiming_fan_in: Initializer = variance_scaling(2.0, "fan_in", "normal")
+"""`torch.nn.init.kaiming_normal_()`: N(0, 2/fan_in), not truncated."""
 
 
 def uniform(bound: float) -> Initializer:

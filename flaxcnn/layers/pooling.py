@@ -65,7 +65,7 @@ def avg_pool(
     """
     window, strides, pads = _windows(x, window, strides, padding, ceil_mode)
     total = lax.reduce_window(
-        x, jnp.zeros((), x.dtype), lax.add, (1, *window, 1), (1, *strides, 1), ((0, 0), *pads, (0, 0))
+        x, np.zeros((), x.dtype), lax.add, (1, *window, 1), (1, *strides, 1), ((0, 0), *pads, (0, 0))
     )
     margins = as_pair(padding) if count_include_pad else (0, 0)
     rows, columns = (

@@ -1,7 +1,31 @@
 """The models, one file a family. Importing a family registers its variants."""
 
-from flaxcnn.models import efficientnet, lenet, resnet
+from flaxcnn.models import (
+    efficientnet,
+    efficientnet_lite,
+    lenet,
+    mobilenet_v1,
+    mobilenet_v2,
+    mobilenet_v3,
+    resnet,
+    shufflenet_v1,
+    shufflenet_v2,
+)
 from flaxcnn.models.classifier import Classifier
 from flaxcnn.models.registry import create_model, list_models, register
 
-__all__ = ["Classifier", "create_model", "efficientnet", "lenet", "list_models", "register", "resnet"]
+__all__ = [
+    "Classifier",
+    "create_model",
+    "efficientnet",
+    "efficientnet_lite",
+    "lenet",
+    "list_models",
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "mobilenet_v3",
+    "register",
+    "resnet",
+    "shufflenet_v1",
+    "shufflenet_v2",
+]
