@@ -6,4 +6,14 @@ from flaxcnn.weights import WeightsError, from_torch, to_torch
 
 __version__ = "0.1.0"
 
-__all__ = ["WeightsError", "create_model", "from_torch", "layers", "list_models", "models", "optim", "to_torch", "train"]
+__all__ = [
+    "WeightsError",
+    "create_model",
+    "from_torch",
+    "layers",
+    "list_models",
+    "models",
+    "optim",
+    "to_torch",
+    "train",
+]
