@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import http.client
 import os
@@ -38,11 +39,10 @@ def download(url: str, path: Path, sha256: str) -> None:
     Raises:
         WeightsError: when it cannot be had, or is not what the checksum says; says what to do.
     """
-    from filelock import FileLock
-
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.part")
-    with FileLock(path.with_name(f"{path.name}.lock")):
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if path.exists():
             return
         resumed = partial.exists()
@@ -64,12 +64,12 @@ def checksum(path: Path) -> str:
 
 def _transfer(url: str, partial: Path, path: Path) -> None:
     """Fill `partial`, in several attempts if need be."""
+    failure: Exception | None = None
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(_PAUSE * 2 ** (attempt - 1))
         try:
-            _append_rest(url, partial)
-            return
+            return _append_rest(url, partial)
         except (OSError, http.client.HTTPException) as error:
             failure = error
             if isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code != 416:
@@ -77,7 +77,7 @@ def _transfer(url: str, partial: Path, path: Path) -> None:
     raise WeightsError(
         f"cannot download {url} ({failure}); fetch it where there is a network and put it at {path}, or set "
         "FLAXCNN_MIRROR to the URL of a folder that has it"
-    )
+    ) from failure
 
 
 def _append_rest(url: str, partial: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from flaxcnn.weights.errors import WeightsError
 
@@ -34,7 +35,7 @@ def read_orbax(path: Path) -> tuple[dict[str, Any], Path]:
     logging.getLogger("absl").setLevel(logging.ERROR)
     handler = ocp.PyTreeCheckpointHandler()
     try:
-        saved: Any = handler.metadata(folder).tree
+        saved: Any = handler.metadata(epath.Path(folder)).tree
         wanted = {name: _like(saved[name]) for name in COLLECTIONS if saved.get(name)}
         # As numpy arrays, whatever devices they were on.
         args = ocp.args.PyTreeRestore(

@@ -7,7 +7,7 @@ but for the last word, and one small table of leaves serves all families.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import jax
@@ -42,7 +42,8 @@ def from_torch(
     Args:
         model: from `create_model`.
         state_dict: torch key -> array or tensor, in PyTorch's layouts, with the reference's keys or those of the
-            other packages in `flaxcnn.weights.keys`. Values keep their dtype.
+            other packages in `flaxcnn.weights.keys`. Values keep their dtype (float64 only
+            under x64).
         head: "load", or "new" to initialise afresh all layers whose shapes depend on the number of classes, whatever
             the state dict has for them; with `num_classes=0` they are left out.
         channels: of the images the weights are for.
@@ -64,7 +65,7 @@ def from_torch(
         for key, array in arrays.items()
         if key.rpartition(".")[2] != "num_batches_tracked" and not key.startswith(unused)
     }
-    fresh = _new_head(model, channels) if head == "new" else {}
+    fresh = _new_head(model, expected, channels) if head == "new" else {}
     arrays = {key: array for key, array in arrays.items() if key not in fresh}
     loaded = {key: place for key, place in expected.items() if key not in fresh}
     _check({key: leaf.shape for key, (_, leaf) in loaded.items()}, arrays)
@@ -72,26 +73,24 @@ def from_torch(
     return unflatten_dict({path: flat[path] if key in loaded else fresh[key] for key, (path, _) in expected.items()})
 
 
-def _new_head(model: Classifier, channels: int) -> dict[str, Any]:
-    """Initial values by torch key of the layers whose shapes depend on the number of classes."""
-    one, two = (
-        {
-            torch_key(path): leaf.shape
-            for path, leaf in _flat(abstract_variables(model.clone(num_classes=n), channels)).items()
-        }
-        for n in (1, 2)
-    )
-    head = {key for key, shape in one.items() if shape != two[key]}
+def _new_head(model: Classifier, expected: Collection[str], channels: int) -> dict[str, Any]:
+    """Initial values of the layers whose shapes depend on the number of classes, by torch key."""
+    one, two = (_shapes(model.clone(num_classes=classes), channels) for classes in (1, 2))
     if model.num_classes == 0:
-        return dict.fromkeys(head)
+        return dict.fromkeys(one.keys() - expected)
+    head = {key for key, shape in one.items() if shape != two[key]}
     images = jnp.zeros((1, model.image_size, model.image_size, channels))
 
-    @jax.jit  # computes nothing but these leaves
+    @jax.jit  # which leaves out what these leaves do not depend on: the network
     def initialise(key: jax.Array) -> dict[str, Any]:
         flat = _flat(model.init(key, images, train=False))
         return {torch_key(path): leaf for path, leaf in flat.items() if torch_key(path) in head}
 
     return initialise(jax.random.key(0))
+
+
+def _shapes(model: Classifier, channels: int) -> dict[str, tuple[int, ...]]:
+    return {torch_key(path): leaf.shape for path, leaf in _flat(abstract_variables(model, channels)).items()}
 
 
 def to_torch(model: Classifier, variables: Mapping[str, Any], *, channels: int = 3) -> dict[str, np.ndarray]:

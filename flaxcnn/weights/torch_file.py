@@ -208,7 +208,7 @@ def write_torch_file(file: BinaryIO, state_dict: Mapping[str, np.ndarray]) -> No
 def _write(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
     info = zipfile.ZipInfo(f"archive/{name}")
     # Aligned as PyTorch aligns it, by an extra field of zeros, so that the numbers can be used where they stand.
-    start = archive.start_dir + zipfile.sizeFileHeader + len(info.filename) + 4
+    start = archive.start_dir + _LOCAL_HEADER.size + len(info.filename) + 4
     padding = -start % _ALIGNMENT
     info.extra = struct.pack("<2sH", b"FB", padding) + bytes(padding)
     archive.writestr(info, data)

