@@ -12,7 +12,8 @@ import mmap
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,6 +29,11 @@ Data = dict[str, memoryview]
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_VERSION = 1001
+# What reading a damaged file may raise.
+_DAMAGE = (
+    *(ValueError, LookupError, TypeError, AttributeError, OverflowError, EOFError, NotImplementedError),
+    *(struct.error, zipfile.BadZipFile),
+)
 _MAX_DIRECTORY = 4 * 2**20
 _MAX_DIMENSIONS = 8
 _ALIGNMENT = 64
@@ -50,25 +56,25 @@ def read_torch_file(path: Path) -> tuple[Any, Callable[[Tensor], np.ndarray]]:
     """
     with path.open("rb") as file:
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    read = _read_zip if content[:4] == ZIP_MAGIC else _read_legacy
-    saved, data = _refusing_damage(read)(content)
-    return saved, _refusing_damage(lambda tensor: _array(tensor, data[tensor.storage.key]))
+    with _refusing_damage():
+        saved, data = _read_zip(content) if content[:4] == ZIP_MAGIC else _read_legacy(content)
+
+    def array(tensor: Tensor) -> np.ndarray:
+        with _refusing_damage():
+            return _array(tensor, data[tensor.storage.key])
+
+    return saved, array
 
 
-def _refusing_damage(read: Callable[..., Any]) -> Callable[..., Any]:
-    def refusing(argument: Any) -> Any:
-        try:
-            return read(argument)
-        except WeightsError:
-            raise
-        except (ValueError, LookupError, TypeError, AttributeError, OverflowError, EOFError, RecursionError) as error:
-            raise WeightsError(
-                f"it is damaged or not a PyTorch file ({str(error) or type(error).__name__:.100})"
-            ) from error
-        except (struct.error, zipfile.BadZipFile, NotImplementedError) as error:
-            raise WeightsError(f"it is damaged or not a PyTorch file ({error!s:.100})") from error
-
-    return refusing
+@contextmanager
+def _refusing_damage() -> Iterator[None]:
+    try:
+        yield
+    except WeightsError:
+        raise
+    except _DAMAGE as error:
+        reason = str(error) or type(error).__name__
+        raise WeightsError(f"it is damaged or not a PyTorch file ({reason:.100})") from error
 
 
 def _array(tensor: Tensor, data: memoryview) -> np.ndarray:
