@@ -11,5 +11,5 @@ def get_config() -> Config:
         model=ModelConfig("lenet"),
         data=DataConfig(batch_size=64, augment="pad_crop", padding=3),
         optimizer=OptimizerConfig("adam", learning_rate=2e-3, warmup_epochs=1),
-        train=TrainConfig(epochs=30),
+        train=TrainConfig(epochs=20),
     )
