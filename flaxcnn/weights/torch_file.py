@@ -173,7 +173,9 @@ def _read_legacy(content: memoryview) -> tuple[Any, Data]:
     keys, _ = next_pickle()
     data = {}
     for key in keys:
-        storage = storages[str(key)]
+        if type(key) is not str or key not in storages:
+            raise WeightsError("its storages are others than its pickle mentions")
+        storage = storages[key]
         (numel,) = struct.unpack_from("<q", content, position)
         start, position = position + 8, position + 8 + numel * storage.dtype.itemsize
         if numel < 0 or position > len(content):

@@ -138,7 +138,7 @@ def test_timm_weights_compute_the_same_in_torchvision(name: str, other: str, siz
 
 def test_timm_weights_of_another_epsilon_are_refused() -> None:
     state_dict = timm.create_model("efficientnet_b5", num_classes=7).state_dict()
-    with pytest.raises(WeightsError, match="epsilon 1e-5 where this model's is 0.001"):
+    with pytest.raises(WeightsError, match=r"epsilon 1e-5 where this model's is 0\.001"):
         from_torch(create_model("efficientnet_b5", num_classes=7), state_dict)
     from_torch(create_model("efficientnet_b5", num_classes=7, epsilon=1e-5), state_dict)
 
@@ -168,7 +168,7 @@ def test_new_head(name: str) -> None:
     assert_equal(kept, {key: state_dict[key] for key in kept})
     with pytest.raises(WeightsError, match="unexpected"):
         from_torch(features, state_dict)
-    with pytest.raises(WeightsError, match="missing conv|missing features"):
+    with pytest.raises(WeightsError, match=r"missing (conv|features)"):
         from_torch(model, {key: state_dict[key] for key in list(state_dict)[6:]}, head="new")
     with pytest.raises(ValueError, match="head must be"):
         from_torch(model, state_dict, head="ema")  # pyright: ignore[reportArgumentType]

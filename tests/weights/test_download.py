@@ -177,11 +177,12 @@ def test_says_what_to_do_where_there_is_no_file(server: Server, tmp_path: Path, 
     assert len(server.requests) == attempts
 
 
-def test_says_what_to_do_without_a_network(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_says_what_to_do_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "_PAUSE", 0.01)
     url = "http://127.0.0.1:9/weights.pth"  # nobody listens
-    with pytest.raises(WeightsError, match=r"cannot download .*refused.* put it at .*weights\.pth, or set FLAXCNN_MIRROR"):
+    with pytest.raises(
+        WeightsError, match=r"cannot download .*refused.* put it at .*weights\.pth, or set FLAXCNN_MIRROR"
+    ):
         download.download(url, tmp_path / "weights.pth", SHA256)
 
 

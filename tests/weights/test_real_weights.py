@@ -16,7 +16,7 @@ import pytest
 
 from flaxcnn import create_model, from_torch, imagenet_classes, load_pretrained, preprocessing
 from flaxcnn.data import Preprocessing
-from flaxcnn.weights import checkpoint
+from flaxcnn.weights import CHECKPOINTS, checkpoint
 
 skimage_data = pytest.importorskip("skimage.data", reason="scikit-image has the photographs")
 Image = pytest.importorskip("PIL.Image")
@@ -92,6 +92,33 @@ def test_another_preprocessing_is_noticed(other: dict[str, Any]) -> None:
     assert wrong_answers(classifier("efficientnet_lite0")(Preprocessing(**{**vars(right), **other}))) != []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "preset",
+    sorted({preprocessing(row.model, version=row.version) for row in CHECKPOINTS.values()}, key=repr),
+    ids=repr,
+)
+def test_every_preset_is_bit_for_bit_torchvisions_on_photographs(preset: Preprocessing) -> None:
+    torch = pytest.importorskip("torch", reason="torchvision computes in it")
+    transforms = pytest.importorskip("torchvision.transforms", reason="torchvision is the reference")
+    reference = transforms.Compose(
+        [
+            transforms.Resize(preset.resize, transforms.InterpolationMode(preset.interpolation)),
+            transforms.CenterCrop(preset.size),
+            transforms.PILToTensor(),
+            transforms.ConvertImageDtype(torch.float32),
+            transforms.Normalize(preset.mean, preset.std),
+        ]
+    )
+    rng = np.random.default_rng(0)
+    for photograph in photographs().values():
+        for _ in range(40):
+            left, top = (int(rng.integers(side // 2)) for side in photograph.size)
+            right, bottom = left + int(rng.integers(40, 240)), top + int(rng.integers(40, 240))
+            image = photograph.crop((left, top, right, bottom))
+            np.testing.assert_array_equal(preset(image), reference(image).numpy().transpose(1, 2, 0))
+
+
 @each_variant
 def test_logits_are_timms(name: str) -> None:
     torch = pytest.importorskip("torch", reason="timm computes in it")
@@ -114,9 +141,7 @@ def test_logits_are_timms(name: str) -> None:
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
     np.testing.assert_array_equal(np.argsort(-found)[:, :5], np.argsort(-expected)[:, :5])
     model = create_model(name)
-    jax.tree.map(
-        np.testing.assert_array_equal, load_pretrained(name)[1], from_torch(model, reference.state_dict())
-    )
+    jax.tree.map(np.testing.assert_array_equal, load_pretrained(name)[1], from_torch(model, reference.state_dict()))
 
 
 def test_loads_where_pytorch_is_not_installed() -> None:

@@ -124,9 +124,9 @@ def test_what_load_pretrained_says_where_it_cannot(tmp_path: Path, monkeypatch: 
         load_pretrained("resnet18")
     with pytest.raises(WeightsError, match="no published weights of 'lenet'"):
         load_pretrained("lenet")
-    with pytest.raises(WeightsError, match="did you mean .*resnet50"):
+    with pytest.raises(WeightsError, match=r"did you mean .*resnet50"):
         preprocessing("resnet5")
-    with pytest.raises(WeightsError, match="no weights 'v2' of resnet18, only v1"):
+    with pytest.raises(WeightsError, match=r"no weights 'v2' of resnet18, only v1"):
         checkpoint("resnet18", "v2")
 
 
