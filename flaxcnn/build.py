@@ -71,6 +71,7 @@ def build(config: Config) -> Experiment:
         save_every=config.train.save_every,
     )
     learning_rate = build_learning_rate(config, schedule)
+    make_optimizer = optim.OPTIMIZERS[config.optimizer.name]
     return Experiment(
         train_source=train_source,
         val_source=val_source,
@@ -78,9 +79,7 @@ def build(config: Config) -> Experiment:
         train_transform=build_train_transform(config, model),
         preprocessing=build_preprocessing(config, model),
         learning_rate=learning_rate,
-        optimizer=_call("optimizer.options", optim.OPTIMIZERS[config.optimizer.name], config.optimizer.options)(
-            learning_rate
-        ),
+        optimizer=_call("optimizer.options", make_optimizer, config.optimizer.options, learning_rate),
         loss=partial(softmax_cross_entropy, label_smoothing=config.train.label_smoothing),
         schedule=schedule,
     )
@@ -150,8 +149,14 @@ def build_learning_rate(config: Config, schedule: Schedule) -> optax.Schedule:
             f"optimizer.warmup_epochs must be less than train.epochs ({config.train.epochs}), "
             f"not {settings.warmup_epochs}"
         )
-    make = _call("optimizer.schedule_options", optim.SCHEDULES[settings.schedule], options)
-    return optim.warmup(make(settings.learning_rate, schedule.total - warmup_steps), warmup_steps)
+    decay = _call(
+        "optimizer.schedule_options",
+        optim.SCHEDULES[settings.schedule],
+        options,
+        settings.learning_rate,
+        schedule.total - warmup_steps,
+    )
+    return optim.warmup(decay, warmup_steps)
 
 
 def initial_state(config: Config, experiment: Experiment) -> TrainState:
@@ -185,8 +190,8 @@ def build_devices(config: Config) -> DataParallel:
     return DataParallel(devices)
 
 
-def _call(field: str, function: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
-    """The function with its keyword options bound, each checked by name and type."""
+def _call(field: str, function: Callable[..., Any], options: Mapping[str, Any], *arguments: Any) -> Any:
+    """Call the function with keyword options, each checked by name and type."""
     parameters = inspect.signature(function, eval_str=True).parameters
     known = {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
     for name, value in options.items():
@@ -201,4 +206,7 @@ def _call(field: str, function: Callable[..., Any], options: Mapping[str, Any]) 
     missing = [name for name, p in known.items() if p.default is inspect.Parameter.empty and name not in options]
     if missing:
         raise ConfigError(f"{field}: {function.__name__} needs {', '.join(missing)}")
-    return partial(function, **options)
+    try:
+        return function(*arguments, **options)
+    except ValueError as error:
+        raise ConfigError(f"{field}: {error}") from error

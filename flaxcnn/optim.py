@@ -1,7 +1,8 @@
 """torch.optim's optimisers as Optax chains, and learning-rate schedules.
 
 Each takes torch.optim's hyperparameters, by its names and with its defaults, and makes its updates. A
-learning rate is a number or a schedule: a function of the step, counted from 0.
+learning rate is a number or a schedule: a function of the step, counted from 0. A hyperparameter that torch.optim
+refuses is a ValueError.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ def sgd(
     learning_rate: LearningRate, *, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
 ) -> GradientTransformation:
     """`torch.optim.SGD`, weight decay added to the gradient."""
+    _check(momentum=momentum, weight_decay=weight_decay)
+    if nesterov and not momentum:
+        raise ValueError("nesterov needs a momentum above 0")
     return optax.chain(
         optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity(),
         optax.trace(momentum, nesterov) if momentum else optax.identity(),
@@ -37,6 +41,7 @@ def rmsprop(
     weight_decay: float = 0.0,
 ) -> GradientTransformation:
     """`torch.optim.RMSprop`: eps outside the root, the rate applied after the momentum."""
+    _check(alpha=alpha, eps=eps, momentum=momentum, weight_decay=weight_decay)
     return optax.chain(
         optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity(),
         optax.scale_by_rms(decay=alpha, eps=eps, initial_scale=0.0, eps_in_sqrt=False),
@@ -53,6 +58,7 @@ def adam(
     weight_decay: float = 0.0,
 ) -> GradientTransformation:
     """`torch.optim.Adam`, weight decay added to the gradient."""
+    _check(betas=betas, eps=eps, weight_decay=weight_decay)
     return optax.chain(
         optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity(),
         optax.scale_by_adam(*betas, eps=eps),
@@ -68,11 +74,21 @@ def adamw(
     weight_decay: float = 1e-2,
 ) -> GradientTransformation:
     """`torch.optim.AdamW`, weight decay apart from the gradient and scaled by the rate."""
+    _check(betas=betas, eps=eps, weight_decay=weight_decay)
     return optax.chain(
         optax.scale_by_adam(*betas, eps=eps),
         optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity(),
         optax.scale_by_learning_rate(learning_rate),
     )
+
+
+def _check(*, betas: tuple[float, float] = (0.0, 0.0), **values: float) -> None:
+    """What torch.optim refuses."""
+    if not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"betas must be at least 0 and below 1, not {betas}")
+    for name, value in values.items():
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{name} must be 0 or more, not {value}")
 
 
 def constant(rate: float, total_steps: int) -> Schedule:
@@ -82,11 +98,15 @@ def constant(rate: float, total_steps: int) -> Schedule:
 
 def cosine(rate: float, total_steps: int, *, final: float = 0.0) -> Schedule:
     """Half a cosine from `rate` at step 0 to `final` (a rate too) at `total_steps`."""
+    _check(final=final)
     return optax.cosine_decay_schedule(rate, max(total_steps, 1), alpha=final / rate)
 
 
 def exponential(rate: float, total_steps: int, *, gamma: float, every: float) -> Schedule:
     """`rate` times `gamma` to the number of whole `every` steps that have passed."""
+    _check(gamma=gamma)
+    if round(every) < 1:
+        raise ValueError(f"every must be 1 step or more, not {every}")
     return optax.exponential_decay(rate, transition_steps=round(every), decay_rate=gamma, staircase=True)
 
 

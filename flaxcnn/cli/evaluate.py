@@ -54,5 +54,10 @@ def _check_classes(found: Sequence[str], trained: Sequence[str]) -> None:
     if list(found) != list(trained):
         raise ConfigError(
             f"data: its {len(found)} classes are not the {len(trained)} that the run was trained on; "
-            f"they differ in {', '.join(sorted(set(found) ^ set(trained))[:8])}"
+            f"only in the data: {_first(set(found) - set(trained))}; "
+            f"only in the run: {_first(set(trained) - set(found))}"
         )
+
+
+def _first(names: set[str]) -> str:
+    return ", ".join(sorted(names)[:5]) or "none"

@@ -61,6 +61,8 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(console.close)
         console.say(_headline(config, experiment, devices, folder, state))
+        for line in _skipped(experiment):
+            console.say(line)
         if start:
             console.say(f"resuming from step {start} of {schedule.total}")
         stop = cleanup.enter_context(stop_signal())
@@ -145,6 +147,12 @@ def _headline(
         f"({len(experiment.val_source):,} held out), {len(experiment.train_source.class_names)} classes; "
         f"{devices.device_count} x {device}; {folder.path}{os.sep}"
     )
+
+
+def _skipped(experiment: Experiment) -> list[str]:
+    """Which images were left out."""
+    files = [file for s in (experiment.train_source, experiment.val_source) for file in getattr(s, "skipped", ())]
+    return [f"left out, unreadable ({i} of {len(files)}): {file}" for i, file in enumerate(files, 1)]
 
 
 def _print_result(folder: RunFolder) -> None:

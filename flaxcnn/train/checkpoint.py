@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import logging
+import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +14,13 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+import tensorstore
 from orbax.checkpoint import checkpoint_managers as policies
 
 from flaxcnn.errors import UserError
 
 BEST_METRIC = "top1"
+_ASIDE = ".replaced"
 
 
 class CheckpointError(UserError):
@@ -39,9 +45,8 @@ class Checkpoints:
 
     def __init__(self, directory: Path, *, keep: int = 3, read_only: bool = False):
         self.directory = directory.absolute()
-        # Orbax reports every phase of every save, and of a failed read each array's own failure.
-        logging.getLogger("absl").setLevel(logging.ERROR)
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        self._read_only = read_only
+        _quieten_orbax()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(
                 [
@@ -53,7 +58,9 @@ class Checkpoints:
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
         )
+        self._check_metrics()
         with _clear_errors(f"cannot write checkpoints to {self.directory}"):
+            self._put_back()
             self._manager = ocp.CheckpointManager(
                 self.directory,
                 options=options,
@@ -77,6 +84,8 @@ class Checkpoints:
     ) -> None:
         """Start to write a checkpoint; the arrays may be donated as soon as this returns.
 
+        One of the same step, saved when its evaluation was interrupted, is replaced.
+
         Args:
             step: its name.
             state: a pytree of arrays.
@@ -87,6 +96,8 @@ class Checkpoints:
             CheckpointError: when this or the previous checkpoint cannot be written.
         """
         with _clear_errors(f"cannot write a checkpoint to {self.directory}"):
+            if step in self.steps():
+                self._put_aside(step)
             self._manager.save(
                 step,
                 args=ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)),
@@ -108,6 +119,7 @@ class Checkpoints:
             CheckpointError: when it is incomplete or of another model.
         """
         with self._reading(step) as path:
+            _check_whole(path)
             _check_same(path, self._manager.item_metadata(step)["state"], like)
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like), progress=ocp.args.JsonRestore())
@@ -130,6 +142,7 @@ class Checkpoints:
         """
         wanted = {name: like.get(name, {}) for name in ("params", "batch_stats")}
         with self._reading(step) as path:
+            _check_whole(path)
             saved = self._manager.item_metadata(step)["state"]
             _check_same(path, {name: saved[name] for name in wanted}, wanted)
             args = ocp.args.PyTreeRestore(
@@ -148,12 +161,63 @@ class Checkpoints:
         with _clear_errors(f"cannot write a checkpoint to {self.directory}"):
             self._manager.wait_until_finished()
             self._manager.close()
+            self._put_back()
+
+    def _put_aside(self, step: int) -> None:
+        """Make room for a checkpoint of a step that has one; should the process die, `_put_back` undoes it."""
+        path = self.directory / str(step)
+        path.rename(path.with_suffix(_ASIDE))
+        self._manager.reload()
+
+    def _put_back(self) -> None:
+        """Restore checkpoints whose replacement was not completed, and delete those that were replaced."""
+        if self._read_only:
+            return
+        for aside in self.directory.glob(f"*{_ASIDE}"):
+            path = aside.with_suffix("")
+            if path.exists():
+                shutil.rmtree(aside)
+            else:
+                aside.rename(path)
+
+    def _check_metrics(self) -> None:
+        """Name the checkpoint whose metrics are cut short; Orbax reads those of all before it opens any."""
+        for file in self.directory.glob("[0-9]*/metrics/metrics"):
+            with self._reading(int(file.parts[-3])):
+                json.loads(file.read_text())
 
     @contextmanager
     def _reading(self, step: int) -> Iterator[Path]:
         path = self.directory / str(step)
         with _clear_errors(f"cannot read checkpoint {path} (delete that folder to go on from an earlier one)"):
             yield path
+
+
+def _check_whole(checkpoint: Path) -> None:
+    """Read everything once: where Orbax meets a broken file halfway, its threads print tracebacks of their own."""
+    for pattern in ("progress/metadata", "state/_METADATA", "state/_sharding", "state/array_metadatas/*"):
+        for file in checkpoint.glob(pattern):
+            json.loads(file.read_text())
+    (checkpoint / "state" / "manifest.ocdbt").stat()  # without it the store would pass for an empty one
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{checkpoint}/state/"}).result()
+    for key in store.list().result():
+        store.read(key).result()
+
+
+@functools.cache
+def _quieten_orbax() -> None:
+    """Leave failures to the exceptions that report them."""
+    # Every phase of every save, and of a failed read each array's own failure, is logged.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    # After a failed write, threads still answer to an event loop that is closed by then.
+    previous = sys.unraisablehook
+
+    def report(failure: sys.UnraisableHookArgs) -> None:
+        if str(failure.exc_value) != "Event loop is closed":
+            previous(failure)
+
+    sys.unraisablehook = report
 
 
 def _best_metric(metrics: Mapping[str, float]) -> float:
@@ -163,7 +227,8 @@ def _best_metric(metrics: Mapping[str, float]) -> float:
 def _check_same(path: Path, saved: Any, like: Any) -> None:
     """Raise unless the saved arrays have the names and shapes of `like`."""
     found, wanted = _shapes(saved), _shapes(like)
-    for name in sorted(found.keys() | wanted.keys()):
+    # Parameters first: a layer's name says more than an optimiser's array.
+    for name in sorted(found.keys() | wanted.keys(), key=lambda name: (not name.startswith("params"), name)):
         if found.get(name) != wanted.get(name):
             raise CheckpointError(
                 f"checkpoint {path} is of another model or optimizer: {name} is {found.get(name, 'absent')} there "

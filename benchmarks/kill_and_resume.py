@@ -1,0 +1,195 @@
+"""Kill a training run with -9 again and again, and compare its end with that of a run that was left alone.
+
+    python benchmarks/kill_and_resume.py --kills 20
+
+The moments are random (`--seed`) and spread over the run: while a checkpoint is being written, between two, and
+while the process starts. Every time, the run must go on from the last checkpoint that was complete; at the end,
+parameters, statistics, optimiser state and records must be those of the other run, bit for bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+ROOT = Path(__file__).parents[1]
+CONFIG = """
+from flaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+
+
+def get_config():
+    return Config(
+        model=ModelConfig({model!r}),
+        data=DataConfig(image_size=32, batch_size=64, augment="pad_crop", padding=3),
+        optimizer=OptimizerConfig("adam", learning_rate=2e-3),
+        train=TrainConfig(epochs={epochs}, log_every=3, save_every=2, keep=2),
+        device="cpu",
+    )
+"""
+STEPS_PER_EPOCH = 22
+
+
+def main() -> int:
+    """Print what happened; the exit status says whether the two runs ended alike."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--model", default="lenet", help="lenet, or resnet18 for one with BatchNorm (slower)")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")
+        config = folder / "config.py"
+        config.write_text(CONFIG.format(model=options.model, epochs=options.epochs))
+        Life(config, folder / "alone").finish()
+        during_save = live_and_die(
+            config, folder / "killed", options.kills, options.epochs, random.Random(options.seed)
+        )
+        found = differences(folder / "alone", folder / "killed")
+    print(
+        f"{options.model}: {options.kills} kills, {during_save} of them while a checkpoint was being written: "
+        + ("; ".join(found) if found else "the same parameters, statistics, optimiser state and records, bit for bit")
+    )
+    return 1 if found else 0
+
+
+class Life:
+    """One process of a run, from its start to its end or death."""
+
+    def __init__(self, config: Path, workdir: Path):
+        self.checkpoints = workdir / "checkpoints"
+        self.began_at = self.latest()
+        self.log = workdir.with_suffix(".log")
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    str(ROOT / "scripts" / "train.py"),
+                    "--config",
+                    str(config),
+                    "--workdir",
+                    str(workdir),
+                ],
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+            )
+
+    def latest(self) -> int:
+        """Step of the last complete checkpoint, 0 if there is none."""
+        names = os.listdir(self.checkpoints) if self.checkpoints.exists() else []  # noqa: PTH208, polled: must be fast
+        return max((int(name) for name in names if name.isdecimal()), default=0)
+
+    def is_saving(self) -> bool:
+        """Whether a checkpoint is being written."""
+        names = os.listdir(self.checkpoints) if self.checkpoints.exists() else []  # noqa: PTH208
+        return any("orbax-checkpoint-tmp" in name for name in names)
+
+    def wait_for(self, event: Callable[[], bool]) -> None:
+        """Return as soon as it happens."""
+        while not event():
+            if self.process.poll() is not None:
+                raise SystemExit(f"the run ended before it could be killed:\n{self.log.read_text()}")
+            time.sleep(0.0005)
+
+    def kill(self) -> bool:
+        """End it without a word. Returns whether it was writing a checkpoint."""
+        self.process.kill()
+        self.process.wait()
+        self.check_start()
+        return self.is_saving()
+
+    def finish(self) -> None:
+        """Let it come to its end."""
+        if self.process.wait() != 0:
+            raise SystemExit(f"the run failed:\n{self.log.read_text()}")
+        self.check_start()
+
+    def check_start(self) -> None:
+        """It lost at most what was done since the last checkpoint."""
+        text = self.log.read_text()
+        if "compiling" in text and self.began_at and f"resuming from step {self.began_at} of" not in text:
+            raise SystemExit(f"it did not go on from step {self.began_at}:\n{text}")
+
+
+def live_and_die(config: Path, workdir: Path, kills: int, epochs: int, moments: random.Random) -> int:
+    """Kill a run at moments spread over its length, then let it end. Returns how many kills fell into a save."""
+    during_save = 0
+    for number in range(1, kills + 1):
+        life = Life(config, workdir)
+        began = time.monotonic()
+        kind = ("saving", "between", "starting")[number % 3 - 1]
+        if kind == "starting":
+            time.sleep(moments.uniform(0, 4))
+        else:
+            # The last checkpoints before the end are left for the last life.
+            target = round((epochs * STEPS_PER_EPOCH - 4) * number / (kills + 1))
+            life.wait_for(lambda: life.latest() >= max(target, life.began_at + 1))  # noqa: B023
+            if kind == "saving":
+                life.wait_for(life.is_saving)
+                time.sleep(moments.uniform(0, 0.02))
+            else:
+                time.sleep(moments.uniform(0, 0.2))
+        saving = life.kill()
+        during_save += saving
+        print(
+            f"kill {number:2}: {kind}, after {time.monotonic() - began:4.1f} s, at step {life.latest()} or later"
+            + (", a checkpoint half written" if saving else ""),
+            flush=True,
+        )
+    Life(config, workdir).finish()
+    return during_save
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """What differs between the ends of two runs, but for their speed.
+
+    Args:
+        one: a run's folder.
+        other: another's.
+
+    Returns:
+        A phrase for each difference; empty if the runs ended alike.
+    """
+    found = []
+    first, second = final_arrays(one), final_arrays(other)
+    if first.keys() != second.keys():
+        return [f"different arrays: {sorted(first.keys() ^ second.keys())}"]
+    for name, array in first.items():
+        if array.dtype != second[name].dtype or array.tobytes() != second[name].tobytes():
+            found.append(f"{name} differs")
+    if records(one) != records(other):
+        found.append("the records differ")
+    return found
+
+
+def final_arrays(workdir: Path) -> dict[str, np.ndarray]:
+    """Everything in the last checkpoint by name."""
+    step = max(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal())
+    state = ocp.StandardCheckpointer().restore(workdir.absolute() / "checkpoints" / str(step) / "state")
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def records(workdir: Path) -> list[dict[str, Any]]:
+    """The records of a run without their speed."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "images_per_second"} for line in lines]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""A run that was stopped or killed ends as one that was left alone: bit for bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kill_and_resume import differences
+from tests.cli.conftest import Command
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.filterwarnings("ignore:Sharding info not provided")  # Orbax, when the benchmark reads without a model
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_the_same_command_goes_on(
+    command: Command, config_file: Path, run_folder: Path, tmp_path: Path, number: int, status: int
+) -> None:
+    workdir = tmp_path / "run"
+    words = ["--config", str(config_file), "--workdir", str(workdir)]
+    process = subprocess.Popen(
+        [sys.executable, "scripts/train.py", *words],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": ""},
+    )
+    metrics = workdir / "metrics.jsonl"
+    while not (metrics.exists() and metrics.stat().st_size):  # until step 10 of 44 is done
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, err = process.communicate()
+    assert process.returncode == status, err
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("stopped and saved at step ")
+    stopped_at = int(err.splitlines()[-1].split()[5])
+    assert 10 <= stopped_at < 44
+    assert (workdir / "checkpoints" / str(stopped_at)).exists()
+    assert (workdir / "curves.png").exists()
+
+    result = command("train", *words)
+    assert result.status == 0
+    assert f"resuming from step {stopped_at} of 44" in result.err
+    assert differences(run_folder, workdir) == []
+
+
+@pytest.mark.slow
+def test_kills_at_any_moment_change_nothing() -> None:
+    result = subprocess.run(
+        [sys.executable, "benchmarks/kill_and_resume.py", "--kills", "3", "--epochs", "2"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "lenet: 3 kills, " in result.stdout

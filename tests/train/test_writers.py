@@ -1,0 +1,139 @@
+"""Records on disk, in TensorBoard's files and on the terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from flaxcnn.train.writers import Console, JsonLines, TensorBoard, read_records
+
+
+def train_record(step: int) -> dict:
+    return {
+        "step": step,
+        "epoch": 1,
+        "split": "train",
+        "loss": 1 / step,
+        "top1": 0.5,
+        "learning_rate": 0.1,
+        "images_per_second": 1234.5,
+    }
+
+
+def eval_record(step: int) -> dict:
+    return {"step": step, "epoch": 1, "split": "eval", "loss": 0.25, "top1": 0.9, "top5": 1.0, "examples": 359}
+
+
+def write(path: Path, records: list[dict], resume_step: int = 0) -> None:
+    writer = JsonLines(path, resume_step=resume_step)
+    for record in records:
+        writer.write(record)
+    writer.close()
+
+
+def test_records_come_back_exactly(tmp_path: Path) -> None:
+    records = [train_record(step) for step in (1, 2, 3)] + [eval_record(3)]
+    write(tmp_path / "metrics.jsonl", records)
+    assert read_records(tmp_path / "metrics.jsonl") == records
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == records
+
+
+def test_a_record_is_on_disk_before_the_next(tmp_path: Path) -> None:
+    writer = JsonLines(tmp_path / "metrics.jsonl", resume_step=0)
+    writer.write(train_record(1))
+    assert read_records(tmp_path / "metrics.jsonl") == [train_record(1)]
+    writer.close()
+
+
+def test_resuming_drops_what_is_about_to_be_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    write(path, [train_record(1), train_record(2), eval_record(2), train_record(3)])
+    write(path, [train_record(3), train_record(4)], resume_step=2)
+    assert [r["step"] for r in read_records(path)] == [1, 2, 2, 3, 4]
+    assert not (tmp_path / "metrics.partial").exists()
+
+
+@pytest.mark.parametrize("torn", ['{"step": 3, "ep', "{", '{"step": 3}'])
+def test_a_last_line_that_was_torn_is_left_out(tmp_path: Path, torn: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    write(path, [train_record(1), train_record(2)])
+    with path.open("a") as file:
+        file.write(torn)
+    assert read_records(path) == [train_record(1), train_record(2)]
+    write(path, [train_record(3)], resume_step=2)
+    assert read_records(path) == [train_record(step) for step in (1, 2, 3)]
+
+
+def test_tensorboard_has_every_number(tmp_path: Path) -> None:
+    from tensorboardX.proto import event_pb2
+    from tensorboardX.record_writer import masked_crc32c  # noqa: F401  the format of what is read below
+
+    writer = TensorBoard(tmp_path, resume_step=0)
+    writer.write(train_record(2))
+    writer.write(eval_record(2))
+    writer.close()
+    (file,) = tmp_path.glob("events.out.tfevents.*")
+    scalars = {}
+    data, at = file.read_bytes(), 0
+    while at < len(data):  # length (8 bytes), its checksum (4), an event, its checksum (4)
+        length = int.from_bytes(data[at : at + 8], "little")
+        event = event_pb2.Event.FromString(data[at + 12 : at + 12 + length])
+        scalars |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+        at += 16 + length
+    expected = {(f"train/{k}", 2): v for k, v in train_record(2).items() if k not in ("step", "epoch", "split")}
+    expected |= {(f"eval/{k}", 2): v for k, v in eval_record(2).items() if k not in ("step", "epoch", "split")}
+    assert scalars == pytest.approx(expected)
+
+
+def console_output(records: list[dict], **options) -> str:
+    file = io.StringIO()
+    console = Console(total_steps=40, steps_per_epoch=20, file=file, **options)
+    console.say("compiling [1/2] ...")
+    for record in records:
+        console.write(record)
+    console.close()
+    return file.getvalue()
+
+
+def test_without_a_terminal_there_are_plain_lines() -> None:
+    output = console_output([train_record(10), train_record(20), eval_record(20)], line_seconds=0)
+    lines = output.splitlines()
+    assert lines[0] == "compiling [1/2] ..."
+    assert lines[1].startswith("epoch 1/2  step 10  train  loss 0.1000  top-1 50.0%  1,234 images/s  ")
+    assert lines[1].endswith(" left")
+    assert lines[3] == "epoch 1/2  step 20  eval   loss 0.2500  top-1 90.00%  top-5 100.00%  (359 examples)"
+    assert len(lines) == 4
+    assert "\x1b" not in output
+    assert "\r" not in output
+
+
+def test_lines_come_every_so_often_but_evaluations_always() -> None:
+    output = console_output([train_record(step) for step in range(1, 21)] + [eval_record(20)], line_seconds=1000)
+    assert [line.split()[4] for line in output.splitlines()[1:]] == ["eval"]
+
+
+def test_a_long_line_is_not_broken() -> None:
+    file = io.StringIO()
+    console = Console(total_steps=4, steps_per_epoch=2, file=file)
+    console.say("word " * 100)
+    assert len(file.getvalue().splitlines()) == 1
+
+
+def test_on_a_terminal_there_is_a_bar() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    file = Terminal()
+    console = Console(total_steps=40, steps_per_epoch=20, file=file)
+    console.write(train_record(10))
+    console.write(eval_record(20))
+    console.close()
+    output = file.getvalue()
+    assert "10/40" in output
+    assert "epoch 1/2" in output
+    assert "1,234 images/s" in output
+    assert "(359 examples)" in output
