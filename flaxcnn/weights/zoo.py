@@ -145,9 +145,8 @@ def _lite(model: str, digits: str, top1: float, size: int, file: str | None) -> 
     )
 
 
-_ALL = [_torchvision(*row) for row in _TORCHVISION_ROWS] + [_lite(*row) for row in _LITE_ROWS]
-CHECKPOINTS: Mapping[tuple[str, str], Checkpoint] = {(row.model, row.version): row for row in _ALL}
-"""All published weights, by model and version."""
+CHECKPOINTS = (*(_torchvision(*row) for row in _TORCHVISION_ROWS), *(_lite(*row) for row in _LITE_ROWS))
+"""All published weights."""
 
 
 def checkpoint(name: str, version: str | None = None) -> Checkpoint:
@@ -160,9 +159,9 @@ def checkpoint(name: str, version: str | None = None) -> Checkpoint:
     Raises:
         WeightsError: when there are none; those that there are, are listed.
     """
-    versions = {v: row for (model, v), row in CHECKPOINTS.items() if model == name}
+    versions = {row.version: row for row in CHECKPOINTS if row.model == name}
     if not versions:
-        names = sorted({model for model, _ in CHECKPOINTS})
+        names = sorted({row.model for row in CHECKPOINTS})
         close = difflib.get_close_matches(name, names, n=4)
         hint = f"; did you mean {', '.join(close)}?" if close else f"; there are some of {', '.join(names)}"
         raise WeightsError(f"there are no published weights of {name!r}{hint}")

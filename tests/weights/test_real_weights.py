@@ -95,7 +95,7 @@ def test_another_preprocessing_is_noticed(other: dict[str, Any]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "preset",
-    sorted({preprocessing(row.model, version=row.version) for row in CHECKPOINTS.values()}, key=repr),
+    sorted({preprocessing(row.model, version=row.version) for row in CHECKPOINTS}, key=repr),
     ids=repr,
 )
 def test_every_preset_is_bit_for_bit_torchvisions_on_photographs(preset: Preprocessing) -> None:

@@ -15,7 +15,7 @@ import pytest
 from flaxcnn import create_model, imagenet_classes, list_models, load_pretrained, preprocessing, save_weights, to_torch
 from flaxcnn.weights import CHECKPOINTS, Checkpoint, WeightsError, abstract_variables, checkpoint, zoo
 
-TORCHVISION = [row for row in CHECKPOINTS.values() if "pytorch.org" in row.url]
+TORCHVISION = [row for row in CHECKPOINTS if "pytorch.org" in row.url]
 _REASON = "torchvision's table is the reference"
 
 
@@ -55,13 +55,13 @@ def test_class_names_are_torchvisions() -> None:
 
 
 def test_every_row_makes_a_model() -> None:
-    for row in CHECKPOINTS.values():
+    for row in CHECKPOINTS:
         assert create_model(row.model, **row.options).num_classes == 1000
         assert len(zoo._digits(row.url.rpartition("/")[2])) >= 8
     assert len(CHECKPOINTS) == 50
 
 
-@pytest.mark.parametrize("row", CHECKPOINTS.values(), ids=lambda row: f"{row.model}-{row.version}")
+@pytest.mark.parametrize("row", CHECKPOINTS, ids=lambda row: f"{row.model}-{row.version}")
 def test_preprocessing_is_bit_for_bit_torchvisions(row: Checkpoint) -> None:
     transforms = pytest.importorskip("torchvision.transforms", reason=_REASON)
     image_module = pytest.importorskip("PIL.Image")
@@ -90,7 +90,7 @@ def publish(monkeypatch: pytest.MonkeyPatch, mirror: Path, model: Any) -> tuple[
     digits = hashlib.sha256((mirror / "lenet.pth").read_bytes()).hexdigest()[:8]
     file = (mirror / "lenet.pth").rename(mirror / f"lenet-{digits}.pth").name
     row = Checkpoint("lenet", "v1", f"http://127.0.0.1:9/{file}", 99.0, None, 36, 32, "bilinear", "none")
-    monkeypatch.setattr(zoo, "CHECKPOINTS", {("lenet", "v1"): row})
+    monkeypatch.setattr(zoo, "CHECKPOINTS", (row,))
     return file, variables
 
 
