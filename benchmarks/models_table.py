@@ -35,10 +35,9 @@ def main() -> None:
     if arguments.measure:
         print(json.dumps(measure(*arguments.measure)))
         return
-    from flaxcnn.weights.zoo import CHECKPOINTS
-
     from flaxcnn import create_model, list_models
     from flaxcnn.analysis import cost
+    from flaxcnn.weights.zoo import CHECKPOINTS
 
     top1 = {checkpoint.model: checkpoint.top1 for checkpoint in CHECKPOINTS if checkpoint.version == "v1"}
     rows = []
