@@ -1,0 +1,36 @@
+"""Every fresh parameter is drawn from the reference's distribution."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.stats import kurtosis
+
+from flaxcnn import create_model, to_torch
+from tests.references import torch, torch_reference
+from tests.variants import TRAINED, every_variant_but_slow_beyond, small_size
+
+
+@every_variant_but_slow_beyond(TRAINED)
+def test_fresh_parameters(name: str) -> None:
+    model = create_model(name, num_classes=100)
+    images = jnp.zeros((1, *small_size(name), 3))
+    # Compiled, nothing is convolved: no parameter depends on it.
+    found = to_torch(model, jax.jit(partial(model.init, train=False))(jax.random.key(0), images))
+    torch.manual_seed(0)
+    for key, tensor in torch_reference(name, num_classes=100).state_dict().items():
+        if key.endswith("num_batches_tracked"):
+            continue
+        expected, values = tensor.double().numpy().ravel(), found[key].astype(np.float64).ravel()
+        if np.ptp(expected) == 0:
+            assert np.array_equal(values, expected), f"{key} must be {expected[0]}"
+            continue
+        # Six standard errors of either moment, or more: of 100 values, the deviation is known to 60 %.
+        margin = 6 / np.sqrt(values.size)
+        assert abs(values.mean() - expected.mean()) <= 1.5 * margin * expected.std(), f"mean of {key}"
+        assert abs(values.std() / expected.std() - 1) <= margin, f"{key}: {values.std():.2g}, not {expected.std():.2g}"
+        if values.size >= 5000:  # uniform: -1.2, normal: 0
+            assert abs(kurtosis(values) - kurtosis(expected)) <= 0.6, f"{key} is of another distribution"
