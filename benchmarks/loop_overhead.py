@@ -63,7 +63,8 @@ def main() -> None:
     print(
         f"{config.model.name}, batches of {config.data.batch_size}: "
         f"{1000 * statistics.median(bare_seconds[1:]) / options.steps:.1f} ms a bare step; the loop takes "
-        f"{statistics.median(ratios):.3f} times that (median of {options.rounds}, {min(ratios):.3f} to {max(ratios):.3f})"
+        f"{statistics.median(ratios):.3f} times that "
+        f"(median of {options.rounds}, {min(ratios):.3f} to {max(ratios):.3f})"
     )
 
 
