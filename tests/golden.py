@@ -36,7 +36,7 @@ LOGIT_VARIANTS = {
 
 
 def describe_shapes(variables: Any) -> dict[str, Any]:
-    """The number of parameters, and of each module of the second level: leaves, values and a hash of paths and shapes."""
+    """The number of parameters, and for each second-level module its leaves, values and a hash of their shapes."""
     modules: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
     for path, leaf in sorted(flatten_dict(dict(variables)).items()):
         _, *scopes, _ = path
@@ -61,10 +61,10 @@ def load_logits() -> dict[str, list[list[float]]]:
     return json.loads(GOLDEN_LOGITS.read_text())
 
 
-def deterministic(model: Classifier, size: tuple[int, int]) -> tuple[Any, np.ndarray]:
-    """Variables and images that numpy makes alike everywhere."""
+def deterministic(model: Classifier, size: tuple[int, int], batch: int = 2) -> tuple[Any, np.ndarray]:
+    """Variables and images that numpy makes alike everywhere (and much sooner than `model.init` is compiled)."""
     random = np.random.default_rng(0)
-    images = random.normal(size=(2, *size, 3)).astype(np.float32)
+    images = random.normal(size=(batch, *size, 3)).astype(np.float32)
 
     def draw(path: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
         if path[-1] == "kernel":

@@ -49,6 +49,8 @@ def _shufflenet_v1(groups: int, width: float, num_classes: int) -> nn.Module:
 
 # Where torchvision has no model of that name.
 _OTHERS: dict[str, Callable[[int], nn.Module]] = {
+    "alexnet_half": reference_models.AlexNetHalf,
+    "inception_v1": reference_models.InceptionV1,
     "lenet": reference_models.LeNet,
     "mobilenet_v1": partial(_mobilenet_v1, 1.0),
     "mobilenet_v1_075": partial(_mobilenet_v1, 0.75),
@@ -61,7 +63,7 @@ _OTHERS: dict[str, Callable[[int], nn.Module]] = {
     **{f"shufflenet_v1_g{groups}_x1_5": partial(_shufflenet_v1, groups, 1.5) for groups in (1, 3, 8)},
 }
 # torchvision's arguments beyond the number of classes.
-_ARGUMENTS: dict[str, dict[str, Any]] = {}
+_ARGUMENTS: dict[str, dict[str, Any]] = {"googlenet": {"aux_logits": True, "init_weights": True}}
 # Classes whose last BatchNorm scales a residual branch.
 _RESIDUAL_BLOCKS = ("BasicBlock", "Bottleneck", "InvertedResidual", "MBConv", "ShuffleUnit")
 

@@ -8,7 +8,6 @@ so that derivatives of any order take the fast path.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial, reduce
@@ -147,15 +146,19 @@ def _vary_alike(x: Array, kernel: Array) -> tuple[Array, Array]:
 def _choose(geometry: _Geometry) -> _Lowering:
     """The fastest lowering on a CPU; other backends always take XLA's.
 
-    Milliseconds on two cores, float32, XLA -> ours, for the convolution, its input and its kernel gradient.
+    Figures: milliseconds, XLA's operation -> ours, of the convolution, its input gradient and its kernel
+    gradient, in float32 with a batch of 16 on two busy cores (`python benchmarks/convolution.py`).
     """
-    if 0 in (*geometry.input_size, *geometry.output_size):
+    pointwise, groups = geometry.kernel_size == (1, 1), geometry.groups
+    if 0 in geometry.output_size:
         return _XLA
-    if geometry.kernel_size == (1, 1):
+    if pointwise and groups == 1:  # 56x56, 256-512, stride 2: 60 -> 56, 49 -> 45, 389 -> 46
         return _POINTWISE
-    if geometry.groups == geometry.x.shape[3]:
-        return _SHIFTED
-    return _XLA
+    if pointwise:  # 28x28, 240-60, 3 groups: 7.2 -> 6.9, 5.5 -> 3.7, 145 -> 5.6; products forward: 17
+        return _GROUPED_POINTWISE
+    if groups > 1:  # 56x56, 144, depthwise 3x3: 482 -> 24, 480 -> 23, 1153 -> 37
+        return _GROUPED  # 28x28, 256, 32 groups, 3x3: 250 -> 55, 274 -> 60, 33024 -> 233
+    return _XLA  # 56x56, 64, 3x3: as fast as PyTorch
 
 
 # The scalar <x * k, y> is linear in each of x, k and y. Each function below takes two of them to the scalar's
@@ -247,19 +250,27 @@ def _pointwise(geometry: _Geometry, x: Array, k: Array) -> Array:
     return y.reshape(*y.shape[:3], -1).astype(x.dtype)
 
 
-def _shifted(geometry: _Geometry, x: Array, k: Array) -> Array:
-    """The sum over taps of the shifted input times the tap's weights: one fused loop over the output."""
+def _grouped(geometry: _Geometry, x: Array, k: Array) -> Array:
+    """The sum over taps of the shifted input times the tap's weights, as one fused loop over the output.
+
+    The loop has a term for every tap and input channel of a group. From 16 channels on XLA's operation is
+    faster, if the zeros that spread out a gradient are there in memory.
+    """
     dtype = _accumulator(x)
+    padded = _pad(geometry, x)
+    if k.shape[2] > 8:
+        unpadded = geometry._replace(padding=((0, 0), (0, 0)), input_dilation=(1, 1))
+        return _xla(unpadded, padded, k)
     k = k.astype(dtype)
     terms = [
-        _window(geometry, copy, i, j) * k[i, j, channel]
-        for channel, copy in enumerate(_spread(geometry, _pad(geometry, x.astype(dtype)), k.shape[3]))
+        _window(geometry, _spread(channels, k.shape[3]), i, j) * k[i, j, position].reshape(1, 1, 1, -1)
+        for position, channels in enumerate(_positions(geometry, padded.astype(dtype)))
         for i, j in np.ndindex(geometry.kernel_size)
     ]
     return reduce(add, terms).astype(x.dtype)
 
 
-def _shifted_input_gradient(geometry: _Geometry, y: Array, k: Array) -> Array:
+def _grouped_input_gradient(geometry: _Geometry, y: Array, k: Array) -> Array:
     """The convolution, at stride 1, of the gradient (spread out by the strides) with the reversed kernel."""
     kh, kw, channels, c_out = k.shape
     k = k[::-1, ::-1].reshape(kh, kw, channels, geometry.groups, -1)  # (kh, kw, i, g, o)
@@ -274,35 +285,40 @@ def _shifted_input_gradient(geometry: _Geometry, y: Array, k: Array) -> Array:
         padding=((span_h - 1 - top, bottom), (span_w - 1 - left, right)),
         input_dilation=geometry.strides,
     )
-    return _shifted(transposed, y, k)
+    return _grouped(transposed, y, k)
 
 
-def _shifted_kernel_gradient(geometry: _Geometry, x: Array, y: Array) -> Array:
-    """Products of the shifted input and the gradient, added up row by row and reduced once at the end.
+def _grouped_kernel_gradient(geometry: _Geometry, x: Array, y: Array) -> Array:
+    """For every input channel of a group and every tap, the shifted input times the gradient, summed.
 
-    XLA's CPU backend adds elementwise many times faster than it reduces. The loop is over rows, not images:
-    a batch that is sharded over devices stays where it is.
+    XLA's CPU backend adds elementwise many times faster than it reduces: the rows are added up first. No loop
+    is over images: a batch that is sharded over devices stays where it is. Unrolling the kernel's rows too
+    would double the time to compile a network.
     """
-    dtype = _accumulator(x)
-    copies = _spread(geometry, _pad(geometry, x.astype(dtype)), y.shape[3])
-    rows, columns = geometry.output_size
-    sh, sw = geometry.strides
-    dh, dw = geometry.dilation
+    dtype, c_out = _accumulator(x), y.shape[3]
+    positions = _positions(geometry, _pad(geometry, x.astype(dtype)))
+    y_rows = y.astype(dtype)
+    (kh, kw), (rows, columns) = geometry.kernel_size, geometry.output_size
+    (sh, sw), (dh, dw) = geometry.strides, geometry.dilation
 
-    def add_row(row: Array, sums: list[Array]) -> list[Array]:
-        y_row = lax.dynamic_index_in_dim(y, row, axis=1, keepdims=False)  # (n, w', c_out)
-        products = []
-        for i, j in np.ndindex(geometry.kernel_size):
-            for copy in copies:
-                x_row = lax.dynamic_index_in_dim(copy, row * sh + i * dh, axis=1, keepdims=False)
-                products.append(x_row[:, j * dw : j * dw + (columns - 1) * sw + 1 : sw] * y_row)
-        return [total + product for total, product in zip(sums, products, strict=True)]
+    def position_gradient(channels: Array) -> Array:
+        spread = _spread(channels, c_out)
 
-    y = y.astype(dtype)
-    zeros = [jnp.zeros_like(y[:, 0])] * (math.prod(geometry.kernel_size) * len(copies))
-    sums = lax.fori_loop(0, rows, add_row, zeros)  # (taps * c_in / groups) arrays of shape (n, w', c_out)
-    k = jnp.stack([jnp.sum(total, axis=(0, 1)) for total in sums])
-    return k.reshape(*geometry.kernel_size, len(copies), -1).astype(x.dtype)
+        def kernel_row_gradient(i: Array) -> Array:
+            def add_row(row: Array, sums: list[Array]) -> list[Array]:
+                x_row = lax.dynamic_index_in_dim(spread, row * sh + i * dh, axis=1, keepdims=False)
+                y_row = lax.dynamic_index_in_dim(y_rows, row, axis=1, keepdims=False)
+                windows = [x_row[:, j * dw : j * dw + (columns - 1) * sw + 1 : sw] for j in range(kw)]
+                return [total + window * y_row for total, window in zip(sums, windows, strict=True)]
+
+            zeros = [jnp.zeros_like(y_rows[:, 0])] * kw  # (n, w', c_out) for every column of the kernel
+            sums = lax.fori_loop(0, rows, add_row, zeros)
+            return jnp.stack([jnp.sum(total, axis=(0, 1)) for total in sums])
+
+        return lax.map(kernel_row_gradient, jnp.arange(kh))
+
+    k = lax.map(position_gradient, positions)  # (c_in / groups, kh, kw, c_out)
+    return jnp.moveaxis(k, 0, 2).astype(x.dtype)
 
 
 def _accumulator(x: Array) -> jnp.dtype:
@@ -322,12 +338,17 @@ def _window(geometry: _Geometry, x: Array, i: int, j: int) -> Array:
     return x[:, i * dh : i * dh + (h - 1) * sh + 1 : sh, j * dw : j * dw + (w - 1) * sw + 1 : sw]
 
 
-def _spread(geometry: _Geometry, x: Array, c_out: int) -> list[Array]:
-    """For every position in a group, the channel there that each output sees. Arrays (n, h, w, c_out)"""
-    positions = x.shape[3] // geometry.groups
-    return [jnp.repeat(x[..., i::positions], c_out // geometry.groups, axis=3) for i in range(positions)]
+def _positions(geometry: _Geometry, x: Array) -> Array:
+    """Every group's first channel, every group's second, and so on. (c / groups, n, h, w, groups)"""
+    return jnp.moveaxis(x.reshape(*x.shape[:3], geometry.groups, -1), 4, 0)
+
+
+def _spread(channels: Array, c_out: int) -> Array:
+    """A channel of each group, repeated for every output channel of the group. (n, h, w, c_out)"""
+    return jnp.repeat(channels, c_out // channels.shape[3], axis=3)
 
 
 _XLA = _transposed(_xla)
 _POINTWISE = _transposed(_pointwise)
-_SHIFTED = _Lowering(_shifted, _shifted_input_gradient, _shifted_kernel_gradient)
+_GROUPED_POINTWISE = _Lowering(_grouped, _grouped_input_gradient, _POINTWISE.kernel_gradient)
+_GROUPED = _Lowering(_grouped, _grouped_input_gradient, _grouped_kernel_gradient)

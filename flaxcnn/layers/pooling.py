@@ -108,8 +108,6 @@ def flatten(x: Array) -> Array:
 
 
 def _output_size(n: int, k: int, s: int, p: int, ceil_mode: bool) -> int:
-    if n + 2 * p < k:
-        return 0
     out = (n + 2 * p - k + (s - 1 if ceil_mode else 0)) // s + 1
     # A last window that starts beyond the left-padded input is dropped.
     return out - 1 if ceil_mode and (out - 1) * s >= n + p else out

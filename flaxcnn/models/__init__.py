@@ -1,8 +1,11 @@
 """The models, one file a family. Importing a family registers its variants."""
 
 from flaxcnn.models import (
+    alexnet,
     efficientnet,
     efficientnet_lite,
+    googlenet,
+    inception_v1,
     lenet,
     mobilenet_v1,
     mobilenet_v2,
@@ -10,15 +13,19 @@ from flaxcnn.models import (
     resnet,
     shufflenet_v1,
     shufflenet_v2,
+    vgg,
 )
 from flaxcnn.models.classifier import Classifier
 from flaxcnn.models.registry import create_model, list_models, register
 
 __all__ = [
     "Classifier",
+    "alexnet",
     "create_model",
     "efficientnet",
     "efficientnet_lite",
+    "googlenet",
+    "inception_v1",
     "lenet",
     "list_models",
     "mobilenet_v1",
@@ -28,4 +35,5 @@ __all__ = [
     "resnet",
     "shufflenet_v1",
     "shufflenet_v2",
+    "vgg",
 ]

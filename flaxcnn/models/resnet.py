@@ -1,4 +1,6 @@
-"""ResNet, as torchvision builds it (v1.5: the 3x3 convolution of a bottleneck carries the stride).
+"""ResNet, wide ResNet and ResNeXt, as torchvision builds them.
+
+Version 1.5: the 3x3 convolution of a bottleneck carries the stride.
 
     stage    output   18          34          50            101           152
     conv1    112      7x7, 64, stride 2; then 3x3 max pool, stride 2 -> 56
@@ -10,7 +12,12 @@
     layer4   7        512, x 2    x 3         512 -> 2048, x 3, 3, 3
     fc       1        global average pool, classes
 
-Reference: He et al., Deep Residual Learning for Image Recognition, arXiv 1512.03385.
+The 3x3 convolution of a bottleneck has twice the channels in a wide ResNet; in a ResNeXt 32x4d it has
+32 groups of 4 channels in layer1 (8, 16, 32 in the others).
+
+References: He et al., Deep Residual Learning for Image Recognition, arXiv 1512.03385; Zagoruyko and
+Komodakis, Wide Residual Networks, arXiv 1605.07146; Xie et al., Aggregated Residual Transformations for
+Deep Neural Networks, arXiv 1611.05431.
 """
 
 from __future__ import annotations
@@ -121,3 +128,8 @@ register("resnet34", ResNet, block=BasicBlock, depths=(3, 4, 6, 3))
 register("resnet50", ResNet, block=Bottleneck, depths=(3, 4, 6, 3))
 register("resnet101", ResNet, block=Bottleneck, depths=(3, 4, 23, 3))
 register("resnet152", ResNet, block=Bottleneck, depths=(3, 8, 36, 3))
+register("wide_resnet50_2", ResNet, block=partial(Bottleneck, base_width=128), depths=(3, 4, 6, 3))
+register("wide_resnet101_2", ResNet, block=partial(Bottleneck, base_width=128), depths=(3, 4, 23, 3))
+register("resnext50_32x4d", ResNet, block=partial(Bottleneck, groups=32, base_width=4), depths=(3, 4, 6, 3))
+register("resnext101_32x8d", ResNet, block=partial(Bottleneck, groups=32, base_width=8), depths=(3, 4, 23, 3))
+register("resnext101_64x4d", ResNet, block=partial(Bottleneck, groups=64, base_width=4), depths=(3, 4, 23, 3))

@@ -195,8 +195,9 @@ class Checkpoints:
 
 def _check_whole(checkpoint: Path) -> None:
     """Read everything once: where Orbax meets a broken file halfway, its threads print tracebacks of their own."""
-    for name in ("progress/metadata", "state/_METADATA", "state/_sharding", "state/array_metadatas/process_0"):
-        json.loads((checkpoint / name).read_text())
+    for pattern in ("progress/metadata", "state/_METADATA", "state/_sharding", "state/array_metadatas/*"):
+        for file in checkpoint.glob(pattern):
+            json.loads(file.read_text())
     (checkpoint / "state" / "manifest.ocdbt").stat()  # without it the store would pass for an empty one
     store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{checkpoint}/state/"}).result()
     for key in store.list().result():

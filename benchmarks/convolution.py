@@ -1,0 +1,165 @@
+"""Time the convolutions of the library's networks: XLA's operation, `conv_lowering("auto")`, and PyTorch.
+
+    python benchmarks/convolution.py [--batch 16] [--repeats 5] [--only depthwise]
+
+The contestants take turns, so that a change in the machine's load meets all of them. A time is the median in
+milliseconds; a ratio is the median of the ratios within a turn, and more than 1 means that "auto" is faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from flaxcnn.layers.lowering import conv, conv_lowering
+
+DIRECTIONS = ("forward", "input gradient", "kernel gradient")
+
+
+class Shape(NamedTuple):
+    """A convolution as networks have it: square, padded to keep its size up to the stride."""
+
+    name: str
+    size: int
+    c_in: int
+    c_out: int
+    kernel: int
+    stride: int
+    groups: int
+
+    def __str__(self) -> str:
+        kernel = f"{self.kernel}x{self.kernel}" + (f"/{self.stride}" if self.stride > 1 else "")
+        groups = f" g{self.groups}" if self.groups > 1 else ""
+        return f"{self.name}: {self.size}px {self.c_in}-{self.c_out} {kernel}{groups}"
+
+
+SHAPES = [
+    Shape("depthwise", 112, 32, 32, 3, 1, 32),
+    Shape("depthwise", 112, 96, 96, 3, 2, 96),
+    Shape("depthwise", 56, 144, 144, 3, 1, 144),
+    Shape("depthwise", 28, 240, 240, 5, 2, 240),
+    Shape("depthwise", 14, 480, 480, 3, 1, 480),
+    Shape("depthwise", 14, 672, 672, 5, 1, 672),
+    Shape("depthwise", 7, 960, 960, 5, 1, 960),
+    Shape("pointwise", 56, 64, 256, 1, 1, 1),
+    Shape("pointwise", 56, 256, 512, 1, 2, 1),
+    Shape("pointwise", 14, 480, 112, 1, 1, 1),
+    Shape("pointwise", 7, 960, 320, 1, 1, 1),
+    Shape("grouped pointwise", 28, 240, 60, 1, 1, 3),
+    Shape("grouped pointwise", 14, 192, 768, 1, 1, 8),
+    Shape("grouped", 56, 128, 128, 3, 1, 32),
+    Shape("grouped", 56, 256, 256, 3, 2, 32),
+    Shape("grouped", 28, 256, 256, 3, 1, 32),
+    Shape("grouped", 14, 512, 512, 3, 1, 32),
+    Shape("grouped", 7, 1024, 1024, 3, 1, 32),
+    Shape("dense", 224, 3, 32, 3, 2, 1),
+    Shape("dense", 224, 3, 64, 7, 2, 1),
+    Shape("dense", 224, 3, 64, 11, 4, 1),
+    Shape("dense", 56, 64, 64, 3, 1, 1),
+    Shape("dense", 56, 128, 128, 3, 2, 1),
+    Shape("dense", 14, 256, 256, 3, 1, 1),
+]
+
+
+def jax_runs(shape: Shape, batch: int, mode: Literal["xla", "auto"]) -> list[Callable[[], object]]:
+    """One function a direction, compiled."""
+    padding = (shape.kernel - 1) // 2
+    options = {"strides": (shape.stride,) * 2, "padding": ((padding, padding),) * 2, "groups": shape.groups}
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (batch, shape.size, shape.size, shape.c_in))
+    kernel = jax.random.normal(keys[1], (shape.kernel, shape.kernel, shape.c_in // shape.groups, shape.c_out))
+    y = jax.random.normal(keys[2], jax.eval_shape(partial(conv, **options), x, kernel).shape)
+
+    def input_gradient(kernel: jax.Array, y: jax.Array) -> jax.Array:
+        return jax.vjp(lambda x: conv(x, kernel, **options), jnp.zeros_like(x))[1](y)[0]
+
+    def kernel_gradient(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jax.vjp(lambda kernel: conv(x, kernel, **options), jnp.zeros_like(kernel))[1](y)[0]
+
+    def run(function: Callable, *operands: jax.Array) -> Callable[[], object]:
+        compiled = jax.jit(function).lower(*operands).compile()
+        return lambda: jax.block_until_ready(compiled(*operands))
+
+    with conv_lowering(mode):
+        return [
+            run(partial(conv, **options), x, kernel),
+            run(input_gradient, kernel, y),
+            run(kernel_gradient, x, y),
+        ]
+
+
+def torch_runs(shape: Shape, batch: int) -> list[Callable[[], object]]:
+    """One function a direction; channels last, PyTorch's faster layout for most of these."""
+    import torch
+
+    def random(*size: int) -> torch.Tensor:
+        return torch.randn(size).contiguous(memory_format=torch.channels_last)
+
+    x = random(batch, shape.c_in, shape.size, shape.size)
+    weight = random(shape.c_out, shape.c_in // shape.groups, shape.kernel, shape.kernel)
+    padding = (shape.kernel - 1) // 2
+    forward = partial(torch.nn.functional.conv2d, stride=shape.stride, padding=padding, groups=shape.groups)
+    y = torch.randn_like(forward(x, weight))
+
+    def backward(*wanted: bool) -> object:
+        window = [shape.stride] * 2, [padding] * 2, [1, 1], False, [0, 0], shape.groups
+        return torch.ops.aten.convolution_backward(y, x, weight, None, *window, [*wanted, False])
+
+    return [lambda: forward(x, weight), partial(backward, True, False), partial(backward, False, True)]
+
+
+def take_turns(runs: dict[str, Callable[[], object]], repeats: int, seconds: float) -> dict[str, list[float]]:
+    """Milliseconds of each contestant in each turn, after one turn that does not count."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    begin = time.perf_counter()
+    for turn in range(repeats + 1):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if turn > 0:
+                times[name].append(1e3 * (time.perf_counter() - start))
+        if turn > 0 and time.perf_counter() - begin > seconds:
+            break
+    return times
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=10, help="start no further turn of a row after this")
+    parser.add_argument("--only", default="", help="rows whose name starts with this")
+    arguments = parser.parse_args()
+
+    with_torch = importlib.util.find_spec("torch") is not None
+    contestants = ["xla", "auto", *(["torch"] if with_torch else [])]
+    ratios = [f"{name}/auto" for name in contestants if name != "auto"]
+    print(f"{'':44}{'':16}" + "".join(f"{title:>12}" for title in contestants + ratios))
+    for shape in SHAPES:
+        if not shape.name.startswith(arguments.only):
+            continue
+        runs = {
+            "xla": jax_runs(shape, arguments.batch, "xla"),
+            "auto": jax_runs(shape, arguments.batch, "auto"),
+        }
+        if with_torch:
+            runs["torch"] = torch_runs(shape, arguments.batch)
+        for direction, *functions in zip(DIRECTIONS, *runs.values(), strict=True):
+            times = take_turns(dict(zip(runs, functions, strict=True)), arguments.repeats, arguments.seconds)
+            line = "".join(f"{statistics.median(times[name]):12.2f}" for name in contestants)
+            for name in contestants:
+                if name != "auto":
+                    line += f"{statistics.median(map(float.__truediv__, times[name], times['auto'])):12.2f}"
+            print(f"{shape!s:44}{direction:16}{line}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Every module's output in evaluation is PyTorch's, to 1e-11 of its largest value."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import pytest
+
+from flaxcnn import create_model, from_torch
+from tests.references import (
+    flax_stages,
+    make_images,
+    randomise,
+    relative_error,
+    to_nchw,
+    torch,
+    torch_reference,
+    torch_stages,
+)
+from tests.variants import PROBES, every_variant_but_slow_beyond, image_sizes, small_size
+
+
+@pytest.mark.parametrize("size", ["smallest", "odd"])
+@every_variant_but_slow_beyond(PROBES)
+def test_stages_and_logits(name: str, size: str) -> None:
+    model = create_model(name, num_classes=10)
+    torch.manual_seed(0)
+    reference = torch_reference(name, num_classes=10).double()
+    randomise(reference, to_nchw(make_images(small_size(name), batch=4)))
+    images = make_images(image_sizes(name)[size == "odd"])
+
+    expected = torch_stages(reference, to_nchw(images))
+    found = flax_stages(model, from_torch(model, reference.state_dict()), jnp.asarray(images))
+    assert found[""].dtype == jnp.float64
+    unknown = found.keys() - expected.keys()
+    assert not unknown, f"no module of the reference is called {sorted(unknown)[0]}"
+    for stage, output in expected.items():
+        if stage in found:
+            error = relative_error(found[stage], output)
+            assert error <= 1e-11, f"{stage or 'the logits'} of {name} off by {error:.1e}, the first module to be"

@@ -1,0 +1,142 @@
+"""Training is PyTorch's: loss, gradients and running statistics of a step, and the parameters after ten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from flaxcnn import create_model, from_torch, to_torch
+from flaxcnn.models import Classifier
+from tests.references import (
+    make_images,
+    randomise,
+    relative_l2,
+    switch_off_dropout,
+    to_nchw,
+    torch,
+    torch_reference,
+)
+from tests.variants import FAMILIES, TRAINED, every_variant_but_slow_beyond, small_size, without_randomness
+
+BATCH = 4
+LABELS = np.arange(BATCH)
+AUXILIARY_WEIGHT = 0.3
+
+Variables = dict[str, Any]
+
+
+class Pair(NamedTuple):
+    """A model in training, and its reference as a state dict."""
+
+    model: Classifier
+    images: np.ndarray
+    state_dict: dict[str, Any]
+    step: Callable[[Variables], tuple[jax.Array, Variables, Variables]]
+    """Variables to the loss, the gradients and the new statistics."""
+
+
+@cache  # of one, in practice: the tests of a name follow each other
+def make_pair(name: str) -> Pair:
+    model = create_model(name, num_classes=10, **without_randomness(name))
+    images = make_images(small_size(name), batch=BATCH)
+    torch.manual_seed(0)
+    reference = randomise(torch_reference(name, num_classes=10).double(), to_nchw(images))
+
+    @jax.jit
+    def step(variables: Variables) -> tuple[jax.Array, Variables, Variables]:
+        def loss(params: Variables) -> tuple[jax.Array, Variables]:
+            outputs, updates = model.apply(
+                {**variables, "params": params}, jnp.asarray(images), train=True, mutable=["batch_stats"]
+            )
+            logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+            entropy = optax.softmax_cross_entropy_with_integer_labels
+            losses = [entropy(each, jnp.asarray(LABELS)).mean() for each in (logits, *auxiliary)]
+            return losses[0] + AUXILIARY_WEIGHT * sum(losses[1:]), dict(updates)
+
+        (value, updates), grads = jax.value_and_grad(loss, has_aux=True)(variables["params"])
+        return value, grads, updates
+
+    return Pair(model, images, dict(reference.state_dict()), step)
+
+
+def in_training(name: str, state_dict: dict[str, Any]) -> torch.nn.Module:
+    reference = torch_reference(name, num_classes=10).double()
+    reference.load_state_dict(state_dict)
+    switch_off_dropout(reference)
+    return reference.train()
+
+
+def torch_loss(reference: torch.nn.Module, images: np.ndarray) -> torch.Tensor:
+    outputs = reference(to_nchw(images))
+    logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+    entropy = torch.nn.functional.cross_entropy
+    losses = [entropy(each, torch.from_numpy(LABELS)) for each in (logits, *auxiliary)]
+    return losses[0] + AUXILIARY_WEIGHT * sum(losses[1:])
+
+
+@every_variant_but_slow_beyond(TRAINED)
+def test_first_step(name: str) -> None:
+    pair = make_pair(name)
+    variables = from_torch(pair.model, pair.state_dict)
+    loss, grads, updates = pair.step(variables)
+    reference = in_training(name, pair.state_dict)
+    expected = torch_loss(reference, pair.images)
+    expected.backward()
+
+    assert loss.dtype == jnp.float64
+    assert abs(loss - expected.item()) <= 1e-7 * expected.item()
+    gradients = to_torch(pair.model, {**variables, "params": grads})
+    norms = [float(parameter.grad.norm()) for parameter in reference.parameters()]
+    for key, parameter in reference.named_parameters():
+        # A bias in front of a BatchNorm has no gradient but rounding.
+        error = relative_l2(gradients[key], parameter.grad, floor=1e-8 * max(norms))
+        assert error <= 1e-7, f"gradient of {key} off by {error:.1e}"
+    statistics = to_torch(pair.model, {**variables, **updates})
+    for key, buffer in reference.named_buffers():
+        if not key.endswith("num_batches_tracked"):
+            error = relative_l2(statistics[key], buffer)
+            assert error <= 1e-7, f"{key} off by {error:.1e}"
+
+
+OPTIMISERS = {
+    "sgd": (lambda: optax.sgd(0.01, momentum=0.9), lambda p: torch.optim.SGD(p, 0.01, momentum=0.9)),
+    "adam": (lambda: optax.adam(1e-3), lambda p: torch.optim.Adam(p, 1e-3)),
+}
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+@every_variant_but_slow_beyond(TRAINED.intersection(FAMILIES))
+def test_ten_steps(name: str, optimiser: str) -> None:
+    pair = make_pair(name)
+    ours, theirs = OPTIMISERS[optimiser]
+    reference = in_training(name, pair.state_dict)
+    torch_optimiser = theirs(reference.parameters())
+    optimiser_of_params = ours()
+    variables = from_torch(pair.model, pair.state_dict)
+    state = optimiser_of_params.init(variables["params"])
+
+    @jax.jit
+    def update(grads: Variables, state: Any, params: Variables) -> tuple[Variables, Any]:
+        updates, state = optimiser_of_params.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(10):
+        torch_optimiser.zero_grad()
+        torch_loss(reference, pair.images).backward()
+        torch_optimiser.step()
+        _, grads, statistics = pair.step(variables)
+        params, state = update(grads, state, variables["params"])
+        variables = {"params": params, **statistics}
+
+    found = to_torch(pair.model, variables)
+    for key, parameter in [*reference.named_parameters(), *reference.named_buffers()]:
+        if not key.endswith("num_batches_tracked"):
+            error = relative_l2(found[key], parameter.detach())
+            assert error <= 1e-6, f"{key} off by {error:.1e} after ten steps"
