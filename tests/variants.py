@@ -68,6 +68,12 @@ def small_size(name: str) -> tuple[int, int]:
     return _FIXED_SIZES[name][0] if name in _FIXED_SIZES else (side, side)
 
 
+def training_size(name: str) -> tuple[int, int]:
+    """64x64, or what the model needs: over less, BatchNorm of few values makes the reference diverge from itself."""
+    side = max(create_model(name).min_image_size, 64)
+    return _FIXED_SIZES[name][0] if name in _FIXED_SIZES else (side, side)
+
+
 def without_randomness(name: str) -> dict[str, float]:
     """The options that switch off dropout and stochastic depth."""
     model = create_model(name)

@@ -141,7 +141,7 @@ class AuxiliaryHead(nn.Module):
         x = adaptive_avg_pool(x, 4)  # (n, 4, 4, c)
         x = flatten(self.basic_conv(128, 1, name="conv")(x))  # (n, 128 * 4 * 4)
         x = nn.relu(self.linear(1024, name="fc1")(x))
-        x = nn.Dropout(self.dropout, deterministic=not self.train)(x)
+        x = nn.Dropout(self.dropout, deterministic=not self.train, name="dropout")(x)
         return self.linear(self.num_classes, name="fc2")(x)
 
 
@@ -210,7 +210,7 @@ class GoogLeNet(Classifier, kw_only=True):
         x = global_avg_pool(x)  # (n, 1024)
         if self.num_classes == 0:
             return x
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = nn.Dropout(self.dropout, deterministic=not train, name="dropout")(x)
         logits = linear(self.num_classes, name="fc")(x)
         # Initialisation makes the heads' parameters in evaluation too, so that variables do not depend on `train`.
         if not (self.aux_heads and (train or self.is_initializing())):

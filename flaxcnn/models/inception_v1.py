@@ -57,9 +57,10 @@ class AuxiliaryHead(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Feature map (n, 14, 14, c) to logits (n, num_classes)."""
+        dropout = self.dropout(name="dropout")
         x = avg_pool(x, 5, 3)  # (n, 4, 4, c)
-        x = self.dropout()(flatten(self.basic_conv(128, 1, name="conv")(x)))  # (n, 128 * 4 * 4)
-        x = self.dropout()(nn.relu(self.linear(1024, name="fc1")(x)))
+        x = dropout(flatten(self.basic_conv(128, 1, name="conv")(x)))  # (n, 128 * 4 * 4)
+        x = dropout(nn.relu(self.linear(1024, name="fc1")(x)))
         return self.linear(self.num_classes, name="fc2")(x)
 
 
@@ -90,7 +91,7 @@ class InceptionV1(Classifier, kw_only=True):
         x = global_avg_pool(x)  # (n, 1024)
         if self.num_classes == 0:
             return x
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = nn.Dropout(self.dropout, deterministic=not train, name="dropout")(x)
         logits = linear(self.num_classes, name="fc")(x)
         # Initialisation makes the heads' parameters in evaluation too, so that variables do not depend on `train`.
         if not (self.aux_heads and (train or self.is_initializing())):

@@ -23,7 +23,7 @@ from tests.references import (
     torch,
     torch_reference,
 )
-from tests.variants import FAMILIES, TRAINED, every_variant_but_slow_beyond, small_size, without_randomness
+from tests.variants import FAMILIES, TRAINED, every_variant_but_slow_beyond, training_size, without_randomness
 
 BATCH = 4
 LABELS = np.arange(BATCH)
@@ -45,7 +45,7 @@ class Pair(NamedTuple):
 @cache  # of one, in practice: the tests of a name follow each other
 def make_pair(name: str) -> Pair:
     model = create_model(name, num_classes=10, **without_randomness(name))
-    images = make_images(small_size(name), batch=BATCH)
+    images = make_images(training_size(name), batch=BATCH)
     torch.manual_seed(0)
     reference = randomise(torch_reference(name, num_classes=10).double(), to_nchw(images))
 
@@ -106,9 +106,12 @@ def test_first_step(name: str) -> None:
 
 
 OPTIMISERS = {
-    "sgd": (lambda: optax.sgd(0.01, momentum=0.9), lambda p: torch.optim.SGD(p, 0.01, momentum=0.9)),
-    "adam": (lambda: optax.adam(1e-3), lambda p: torch.optim.Adam(p, 1e-3)),
+    "sgd": (lambda rate: optax.sgd(rate, momentum=0.9), lambda p, rate: torch.optim.SGD(p, rate, momentum=0.9)),
+    "adam": (optax.adam, torch.optim.Adam),
 }
+RATES = {"sgd": 0.01, "adam": 1e-3}
+# 28 layers without a shortcut: at 0.01, the reference and itself with weights off by 1e-15 differ 36 % after ten steps.
+DEEP_AND_PLAIN_RATES = {"sgd": 1e-4, "adam": 1e-3}
 
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
@@ -116,9 +119,10 @@ OPTIMISERS = {
 def test_ten_steps(name: str, optimiser: str) -> None:
     pair = make_pair(name)
     ours, theirs = OPTIMISERS[optimiser]
+    rate = (DEEP_AND_PLAIN_RATES if name.startswith("mobilenet_v1") else RATES)[optimiser]
     reference = in_training(name, pair.state_dict)
-    torch_optimiser = theirs(reference.parameters())
-    optimiser_of_params = ours()
+    torch_optimiser = theirs(reference.parameters(), rate)
+    optimiser_of_params = ours(rate)
     variables = from_torch(pair.model, pair.state_dict)
     state = optimiser_of_params.init(variables["params"])
 

@@ -205,7 +205,7 @@ def test_vmap(name: str) -> None:
 
 @each_probe
 def test_bfloat16(name: str) -> None:
-    """Logits within 5 % of float32's largest, from float32 parameters and statistics."""
+    """Logits off by little more than rounding the weights and images costs; float32 parameters and statistics."""
     model = create_model(name, num_classes=10, dtype=jnp.bfloat16)
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes_of(model, small_size(name))[1])} == {jnp.dtype(jnp.float32)}
     variables, images = golden.deterministic(model, small_size(name))
@@ -217,10 +217,12 @@ def test_bfloat16(name: str) -> None:
     assert final(trained).dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves(updates)} <= {jnp.dtype(jnp.float32)}
     logits = jax.jit(partial(model.apply, train=False))(variables, images)
-    reference = jax.jit(partial(create_model(name, num_classes=10).apply, train=False))(variables, images)
+    exact = jax.jit(partial(create_model(name, num_classes=10).apply, train=False))
+    reference = exact(variables, images)
+    rounded = exact(*jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(np.float32), (variables, images)))
     assert logits.dtype == jnp.bfloat16
-    error = np.abs(np.asarray(logits, np.float32) - reference).max() / np.abs(reference).max()
-    assert 0 < error <= 0.05
+    error = np.abs(np.asarray(logits, np.float32) - reference).max()
+    assert 0 < error <= 5 * np.abs(rounded - reference).max()
 
 
 @each_probe
@@ -233,7 +235,7 @@ def test_dropout_can_be_off(name: str) -> None:
     keyless = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, train=True), images)
     assert final(keyless[0]).shape == (4, 10)
     for rate in options:
-        with pytest.raises(ValueError, match=rf"{rate} must be in \[0, 1\)"):
+        with pytest.raises(ValueError, match=rf"{rate} must be a number in \[0, 1\)"):
             create_model(name, **{rate: 1.0})
 
 
