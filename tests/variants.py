@@ -48,10 +48,11 @@ every_variant = pytest.mark.parametrize("name", list_models())
 each_probe = pytest.mark.parametrize("name", PROBES)
 
 
-def every_variant_but_slow_beyond(quick: Iterable[str]) -> pytest.MarkDecorator:
-    """Parametrise over all variants, those outside `quick` marked slow."""
+def variants_but_slow_beyond(quick: Iterable[str], among: Iterable[str] | None = None) -> pytest.MarkDecorator:
+    """Parametrise over variants (all, or those `among`), those outside `quick` marked slow."""
+    names = list_models() if among is None else sorted(among)
     return pytest.mark.parametrize(
-        "name", [pytest.param(name, marks=[] if name in quick else [pytest.mark.slow]) for name in list_models()]
+        "name", [pytest.param(name, marks=[] if name in quick else [pytest.mark.slow]) for name in names]
     )
 
 

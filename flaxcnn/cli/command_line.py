@@ -37,6 +37,9 @@ def run(command: Callable[[Sequence[str]], int], prog: str, argv: Sequence[str])
     debug = "--debug" in argv
     try:
         return command([word for word in argv if word != "--debug"])
+    except BrokenPipeError:  # whoever read the output had enough: `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (UserError, OSError) as error:
         if debug:
             traceback.print_exc()

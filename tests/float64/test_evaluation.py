@@ -17,11 +17,11 @@ from tests.references import (
     torch_reference,
     torch_stages,
 )
-from tests.variants import PROBES, every_variant_but_slow_beyond, image_sizes, small_size
+from tests.variants import PROBES, image_sizes, small_size, variants_but_slow_beyond
 
 
 @pytest.mark.parametrize("size", ["smallest", "odd"])
-@every_variant_but_slow_beyond(PROBES)
+@variants_but_slow_beyond(PROBES)
 def test_stages_and_logits(name: str, size: str) -> None:
     model = create_model(name, num_classes=10)
     torch.manual_seed(0)

@@ -23,7 +23,7 @@ from tests.references import (
     torch,
     torch_reference,
 )
-from tests.variants import FAMILIES, TRAINED, every_variant_but_slow_beyond, training_size, without_randomness
+from tests.variants import FAMILIES, PROBES, TRAINED, training_size, variants_but_slow_beyond, without_randomness
 
 BATCH = 4
 LABELS = np.arange(BATCH)
@@ -81,7 +81,7 @@ def torch_loss(reference: torch.nn.Module, images: np.ndarray) -> torch.Tensor:
     return losses[0] + AUXILIARY_WEIGHT * sum(losses[1:])
 
 
-@every_variant_but_slow_beyond(TRAINED)
+@variants_but_slow_beyond(TRAINED, among=PROBES)
 def test_first_step(name: str) -> None:
     pair = make_pair(name)
     variables = from_torch(pair.model, pair.state_dict)
@@ -115,7 +115,7 @@ DEEP_AND_PLAIN_RATES = {"sgd": 1e-4, "adam": 1e-3}
 
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
-@every_variant_but_slow_beyond(TRAINED.intersection(FAMILIES))
+@variants_but_slow_beyond(TRAINED, among=FAMILIES)
 def test_ten_steps(name: str, optimiser: str) -> None:
     pair = make_pair(name)
     ours, theirs = OPTIMISERS[optimiser]
