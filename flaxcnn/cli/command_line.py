@@ -20,7 +20,7 @@ from typing import NoReturn
 import tyro
 
 from flaxcnn.config import Config, ConfigError, validate
-from flaxcnn.errors import UserError
+from flaxcnn.errors import UserError, did_you_mean
 
 
 def run(command: Callable[[Sequence[str]], int], prog: str, argv: Sequence[str]) -> int:
@@ -100,9 +100,8 @@ def load_config(path: Path) -> Config:
         ConfigError: when it is missing, broken, or has no such function.
     """
     if not path.is_file():
-        close = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.py")], n=1)
-        hint = f"; did you mean {path.parent / close[0]}?" if close else ""
-        raise ConfigError(f"there is no config file {path}{hint}")
+        files = [str(file) for file in path.parent.glob("*.py")]
+        raise ConfigError(f"there is no config file {path}" + (did_you_mean(str(path), files) if files else ""))
     try:
         config = runpy.run_path(str(path))["get_config"]()
     except KeyError as error:

@@ -39,7 +39,7 @@ class Batches(Protocol):
 
 
 class Diverged(UserError):
-    """The loss or a gradient is not finite."""
+    """The loss, a parameter or a statistic is not finite."""
 
     exit_status = 1
 
@@ -144,7 +144,7 @@ def train(
         The state at the end, or where it stopped.
 
     Raises:
-        Diverged: when the loss or a gradient of a step is not finite. No checkpoint of it or after it is written.
+        Diverged: when a step's loss, parameters or statistics are not finite. No checkpoint of it is written.
         CheckpointError: when a checkpoint cannot be written.
     """
     done = int(state.step)
@@ -228,7 +228,7 @@ class _Window:
         values = jax.device_get(metrics)
         if values.pop("nonfinite"):
             raise Diverged(
-                f"the loss or a gradient is not finite at step {step}: lower the learning rate "
+                f"the loss, a parameter or a statistic is not finite at step {step}: lower the learning rate "
                 f"(the last checkpoint is kept)"
             )
         for name, value in values.items():

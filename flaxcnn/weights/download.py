@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import http.client
 import os
@@ -39,6 +38,8 @@ def download(url: str, path: Path, sha256: str) -> None:
     Raises:
         WeightsError: when it cannot be had, or is not what the checksum says; says what to do.
     """
+    import fcntl  # not on Windows, where all but this works
+
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.part")
     with path.with_name(f"{path.name}.lock").open("w") as lock:

@@ -136,7 +136,11 @@ def _flat(variables: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
 
 
 def _as_numpy(value: Any) -> np.ndarray:
-    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    if not hasattr(value, "detach"):
+        return np.asarray(value)
+    tensor = value.detach().cpu()
+    # NumPy has no bfloat16 of its own, so PyTorch cannot hand one over.
+    return tensor.float().numpy().astype(jnp.bfloat16) if "bfloat16" in str(tensor.dtype) else tensor.numpy()
 
 
 def _from_torch_layout(array: np.ndarray) -> np.ndarray:

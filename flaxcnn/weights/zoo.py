@@ -226,7 +226,7 @@ def _file(row: Checkpoint) -> Path:
     """A checkpoint's file: in the cache, in an installed package, or downloaded now."""
     name = row.url.rpartition("/")[2]
     path = cache_folder() / name
-    if not path.exists() and (packaged := _packaged(row)) is not None:
+    if not path.exists() and (packaged := _packaged(row)) is not None and packaged.is_file():
         path = packaged
     if not path.exists():
         download(_mirrored(row.url), path, _digits(name))

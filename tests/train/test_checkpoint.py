@@ -229,6 +229,8 @@ def test_leftovers_of_a_killed_save_are_no_checkpoints(tmp_path: Path) -> None:
     leftover = tmp_path / "2.orbax-checkpoint-tmp"
     leftover.mkdir()
     (leftover / "state").mkdir()
+    (leftover / "metrics").mkdir()
+    (leftover / "metrics" / "metrics").write_text('{"top1"')
     reading = Checkpoints(tmp_path, read_only=True)
     assert reading.steps() == [1]
     reading.close()

@@ -27,7 +27,7 @@ EVAL = [{"step": 6, "epoch": 1, "split": "eval", "loss": 0.3, "top1": 0.6, "top5
 
 @pytest.mark.parametrize("records", [TRAIN + EVAL, TRAIN, TRAIN[:1], EVAL], ids=["both", "training", "one", "held out"])
 def test_whatever_there_is_is_drawn(tmp_path: Path, records: list[dict]) -> None:
-    draw_curves(records, tmp_path / "curves.png")
+    draw_curves(records, tmp_path / "curves.png", steps_per_epoch=6)
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.size == (1440, 480)
         assert np.asarray(picture.convert("L")).min() < 100
@@ -35,7 +35,7 @@ def test_whatever_there_is_is_drawn(tmp_path: Path, records: list[dict]) -> None
 
 def test_both_splits_are_seen(tmp_path: Path) -> None:
     def colours(records: list[dict]) -> set[tuple[int, ...]]:
-        draw_curves(records, tmp_path / "curves.png")
+        draw_curves(records, tmp_path / "curves.png", steps_per_epoch=6)
         with Image.open(tmp_path / "curves.png") as picture:
             return set(map(tuple, np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0).tolist()))
 
