@@ -155,7 +155,7 @@ def validate(config: Config) -> Config:
     Raises:
         ConfigError: names the first field that is not.
     """
-    _check_types(config)
+    check_types(config)
     for name, (wanted, is_right) in _RANGES.items():
         section, _, leaf = name.partition(".")
         value = getattr(getattr(config, section), leaf)
@@ -171,14 +171,18 @@ def validate(config: Config) -> Config:
     return config
 
 
-def _check_types(section: Any, prefix: str = "") -> None:
-    """Python does not check what a config file passes to the dataclasses."""
+def check_types(section: Any, prefix: str = "") -> None:
+    """Check what Python does not: that every field of a config or a section of one is of its type.
+
+    Raises:
+        ConfigError: names the first field that is not.
+    """
     for name, hint in get_type_hints(type(section)).items():
         value = getattr(section, name)
         if not _is_of_type(value, hint):
             raise ConfigError(f"{prefix}{name} must be {getattr(hint, '__name__', None) or hint}, not {value!r}")
         if dataclasses.is_dataclass(value):
-            _check_types(value, f"{prefix}{name}.")
+            check_types(value, f"{prefix}{name}.")
 
 
 def _is_of_type(value: Any, hint: Any) -> bool:

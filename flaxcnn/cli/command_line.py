@@ -19,7 +19,7 @@ from typing import NoReturn
 
 import tyro
 
-from flaxcnn.config import Config, ConfigError, validate
+from flaxcnn.config import Config, ConfigError, check_types, validate
 from flaxcnn.errors import UserError, did_you_mean
 
 
@@ -112,6 +112,7 @@ def load_config(path: Path) -> Config:
         raise ConfigError(f"config file {path}: {_where(error, path)}") from error
     if not isinstance(config, Config):
         raise ConfigError(f"config file {path}: get_config() must return a flaxcnn.config.Config, not {type(config)}")
+    check_types(config)
     return config
 
 

@@ -387,7 +387,9 @@ def test_a_loss_that_is_not_finite(command: Command, config_file: Path, tmp_path
     result = command("train", "--config", config_file, "--workdir", tmp_path / "run", *words)
     assert result.status == 1
     line = result.err.splitlines()[-1]
-    found = re.match(r"train: the loss or a gradient is not finite at step (\d+): lower the learning rate", line)
+    found = re.match(
+        r"train: the loss, a parameter or a statistic is not finite at step (\d+): lower the learning rate", line
+    )
     assert found is not None
     assert "Traceback" not in result.err
     saved = [int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdecimal()]
