@@ -63,7 +63,7 @@ def build(config: Config) -> Experiment:
     try:
         steps_per_epoch = data.steps_per_epoch(len(train_source), config.data.batch_size)
     except ValueError as error:
-        raise ConfigError(f"data.{error}") from error
+        raise ConfigError(f"data.{error}: add --data.batch_size {min(len(train_source), 32)}") from error
     schedule = Schedule(
         total=config.train.epochs * steps_per_epoch,
         steps_per_epoch=steps_per_epoch,
@@ -175,7 +175,7 @@ def build_learning_rate(config: Config, schedule: Schedule) -> optax.Schedule:
     if warmup_steps >= schedule.total:
         raise ConfigError(
             f"optimizer.warmup_epochs must be less than train.epochs ({config.train.epochs}), "
-            f"not {settings.warmup_epochs}"
+            f"not {settings.warmup_epochs}: add --optimizer.warmup_epochs 0"
         )
     decay = _call(
         "optimizer.schedule_options",

@@ -42,7 +42,10 @@ PROBES = sorted({*FAMILIES, *_OTHER_BLOCKS})
 """The smallest variant of each distinct block: what the default run compiles."""
 
 TRAINED = set(PROBES) - _HEAVY
-"""What the default run trains."""
+"""What the default run trains a step."""
+
+TRAINED_LONGER = {"lenet", "mobilenet_v3_small", "resnet18", "shufflenet_v1_g1_x0_5"}
+"""What the default run trains ten steps."""
 
 every_variant = pytest.mark.parametrize("name", list_models())
 each_probe = pytest.mark.parametrize("name", PROBES)

@@ -20,7 +20,7 @@ from typing import NoReturn
 import tyro
 
 from flaxcnn.config import Config, ConfigError, check_types, validate
-from flaxcnn.errors import UserError, did_you_mean
+from flaxcnn.errors import UserError
 
 
 def run(command: Callable[[Sequence[str]], int], prog: str, argv: Sequence[str]) -> int:
@@ -100,8 +100,10 @@ def load_config(path: Path) -> Config:
         ConfigError: when it is missing, broken, or has no such function.
     """
     if not path.is_file():
-        files = [str(file) for file in path.parent.glob("*.py")]
-        raise ConfigError(f"there is no config file {path}" + (did_you_mean(str(path), files) if files else ""))
+        files = {file.name: file for folder in (Path("configs"), path.parent) for file in folder.glob("*.py")}
+        close = difflib.get_close_matches(path.name, files, n=1)
+        hint = f"did you mean {files[close[0]]}?" if close else "name one, such as configs/lenet.py"
+        raise ConfigError(f"there is no config file {path}; {hint}")
     try:
         config = runpy.run_path(str(path))["get_config"]()
     except KeyError as error:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from flaxcnn import data
-from flaxcnn.build import build_devices, build_model, build_preprocessing, build_source
+from flaxcnn.build import build_devices, build_model, build_preprocessing, build_source, fingerprint
 from flaxcnn.cli.command_line import Parser, override
 from flaxcnn.cli.environment import set_up_jax
 from flaxcnn.cli.trained import TrainedRun, add_run_arguments
@@ -50,6 +50,8 @@ def main(argv: Sequence[str]) -> int:
     )
     assert result is not None  # nothing interrupts it
     print(f"{run.folder.path}, checkpoint of step {step}", file=sys.stderr)
+    if fingerprint(source) != run.folder.read_examples().get("val"):
+        print("these are not the images that training held out: some may be among those it saw", file=sys.stderr)
     if known.json:
         print(json.dumps(result))
     else:

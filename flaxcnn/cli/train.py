@@ -96,9 +96,8 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
     if folder.metrics.stat().st_size:
         draw_curves(read_records(folder.metrics), folder.curves, steps_per_epoch=schedule.steps_per_epoch)
     if stop.received is not None:
-        console.say(
-            f"stopped and saved at step {int(state.step)} of {schedule.total}; the same command goes on from there"
-        )
+        saved = "stopped and saved at" if int(state.step) else "stopped before the first update, at"
+        console.say(f"{saved} step {int(state.step)} of {schedule.total}; the same command goes on from there")
         return 128 + stop.received
     _print_result(folder)
     return 0

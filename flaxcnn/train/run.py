@@ -97,6 +97,14 @@ class RunFolder:
             raise RunError(f"{self.class_names} does not hold a list of names")
         return names
 
+    def read_examples(self) -> dict[str, str]:
+        """Split -> the fingerprint of its examples.
+
+        Raises:
+            RunError: when the folder is not a run's.
+        """
+        return self._read_json(self.examples)
+
     def _read_json(self, path: Path) -> Any:
         try:
             return json.loads(path.read_text())

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def test_code() -> None:
+def test_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # it writes a file
     text = (ROOT / "README.md").read_text()
     training, conversion = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     names: dict[str, Any] = {}
@@ -25,6 +26,7 @@ def test_code() -> None:
 
     given = names["state_dict"] = flaxcnn.to_torch(names["model"], names["state"].variables)
     exec(compile(conversion, "README.md, conversion", "exec", dont_inherit=True), names)
+    assert (tmp_path / "model.pth").is_file()
     back = names["state_dict"]
     assert back is not given and back.keys() == given.keys()
     for key, value in given.items():

@@ -23,7 +23,15 @@ from tests.references import (
     torch,
     torch_reference,
 )
-from tests.variants import FAMILIES, PROBES, TRAINED, training_size, variants_but_slow_beyond, without_randomness
+from tests.variants import (
+    FAMILIES,
+    PROBES,
+    TRAINED,
+    TRAINED_LONGER,
+    training_size,
+    variants_but_slow_beyond,
+    without_randomness,
+)
 
 BATCH = 4
 LABELS = np.arange(BATCH)
@@ -115,7 +123,7 @@ DEEP_AND_PLAIN_RATES = {"sgd": 1e-4, "adam": 1e-3}
 
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
-@variants_but_slow_beyond(TRAINED, among=FAMILIES)
+@variants_but_slow_beyond(TRAINED_LONGER, among=FAMILIES)
 def test_ten_steps(name: str, optimiser: str) -> None:
     pair = make_pair(name)
     ours, theirs = OPTIMISERS[optimiser]
