@@ -5,19 +5,67 @@ The library's functions take plain arguments; only `flaxcnn.build` reads these.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from dataclasses import dataclass, field
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from tyro.constructors import PrimitiveConstructorSpec
 
 from flaxcnn.errors import UserError
 
-Options = dict[str, bool | int | float | str | tuple[float, float]]
+Value = bool | int | float | str | tuple[float, float]
 
 
 class ConfigError(UserError):
     """A field, or a config file, that is not right."""
+
+
+def _parse_options(words: list[str]) -> dict[str, Any]:
+    """`stem 3x3 betas 0.9 0.95` to names and values; several numbers in a row are one value."""
+    values: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        name = rest.pop(0)
+        if not name.isidentifier() or not rest:
+            raise ValueError("write names and values, such as `dropout 0.1 stem 3x3`")
+        value = [_parse_value(rest.pop(0))]
+        while rest and isinstance(number := _parse_value(rest[0]), (int, float)) and not isinstance(number, bool):
+            value.append(number)
+            rest.pop(0)
+        values[name] = value[0] if len(value) == 1 else tuple(value)
+    return values
+
+
+def _parse_value(word: str) -> bool | int | float | str:
+    if word in ("True", "False"):
+        return word == "True"
+    for number in (int, float):
+        with contextlib.suppress(ValueError):
+            return number(word)
+    return word
+
+
+def _show_options(options: dict[str, Any]) -> list[str]:
+    words = []
+    for name, value in options.items():
+        words += [name, *map(str, value if isinstance(value, tuple) else (value,))]
+    return words
+
+
+Options = Annotated[
+    dict[str, Value],
+    # tyro's own flags for a dictionary depend on what is in it by default.
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[NAME VALUE ...]",
+        instance_from_str=_parse_options,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=_show_options,
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -27,7 +75,7 @@ class ModelConfig:
     name: str = "lenet"
     """One of `flaxcnn.list_models()`."""
     options: Options = field(default_factory=dict)
-    """Other fields of its class, as `stem 3x3 dropout 0.1` on the command line."""
+    """Other fields of its class, as `stem 3x3 dropout 0.1`; the flag replaces them all."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the computation; parameters and statistics are float32."""
 
@@ -77,7 +125,7 @@ class OptimizerConfig:
     learning_rate: float = 0.1
     """At the schedule's top."""
     options: Options = field(default_factory=dict)
-    """torch.optim's other hyperparameters, as `momentum 0.9 nesterov True weight_decay 1e-4`."""
+    """torch.optim's other hyperparameters, as `momentum 0.9 nesterov True`; the flag replaces them all."""
     schedule: Literal["constant", "cosine", "exponential"] = "cosine"
     """Of the learning rate after the warm-up. `exponential` takes `gamma` every `every` epochs."""
     schedule_options: Options = field(default_factory=dict)

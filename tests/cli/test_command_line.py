@@ -13,7 +13,7 @@ import pytest
 
 from flaxcnn.cli import main
 from flaxcnn.cli.command_line import load_config, override
-from flaxcnn.config import RESUMABLE, Config, ConfigError, from_dict, validate
+from flaxcnn.config import RESUMABLE, Config, ConfigError, OptimizerConfig, from_dict, validate
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,6 +78,16 @@ def test_every_field_can_be_overridden_in_its_type() -> None:
     assert config.optimizer.options["nesterov"] is True
 
 
+@pytest.mark.parametrize("default", [{}, {"momentum": 0.5, "nesterov": True}], ids=["empty", "filled"])
+def test_options_are_replaced_whatever_there_was(default: dict) -> None:
+    config = Config(optimizer=OptimizerConfig(options=default))
+    words = ["--optimizer.options", "betas", "0.9", "0.95", "eps", "1e-3", "nesterov", "False", "kind", "3x3"]
+    changed = override(config, words, prog="train")
+    assert changed.optimizer.options == {"betas": (0.9, 0.95), "eps": 1e-3, "nesterov": False, "kind": "3x3"}
+    assert override(config, ["--optimizer.options"], prog="train").optimizer.options == {}
+    assert override(config, [], prog="train").optimizer.options == default
+
+
 def test_what_is_not_overridden_stays() -> None:
     assert parse() == Config()
 
@@ -107,7 +117,7 @@ def test_every_config_is_valid_and_says_how_to_run_it(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("train", "there is no config file nowhere"),
+        ("train", "there is no config file nowhere; name one, such as configs/lenet.py"),
         ("evaluate", "nowhere is not the folder of a run: it has no config.json"),
         ("predict", "there is no image missing.png"),
     ],
@@ -134,7 +144,7 @@ def flaxcnn(monkeypatch: pytest.MonkeyPatch, *words: str) -> int | str | None:
 
 def test_the_flaxcnn_command(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     assert flaxcnn(monkeypatch, "train", "--config", "nowhere.py") == 2
-    assert capsys.readouterr().err == "train: there is no config file nowhere.py\n"
+    assert capsys.readouterr().err == "train: there is no config file nowhere.py; name one, such as configs/lenet.py\n"
     assert flaxcnn(monkeypatch, "trian") == 2
     assert "unknown command 'trian'; known: train" in capsys.readouterr().err
     for words in ([], ["--help"]):
