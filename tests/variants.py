@@ -15,8 +15,12 @@ GOLDEN_SHAPES = Path(__file__).parent / "models" / "golden_shapes.json"
 
 # Variants whose blocks the smallest variant of their class has not.
 _OTHER_BLOCKS = {"resnet50", "resnext50_32x4d", "shufflenet_v1_g3_x0_5", "vgg11_bn"}
-# 133 million parameters: too many to keep optimiser states of, twice and in float64, in a default run.
+# 133 million parameters: too many to keep gradients and optimiser states of, twice and in float64, in a default run.
 _HEAVY = {"vgg11", "vgg11_bn"}
+# Too slow for ten steps in a default run: its auxiliary heads need images of 224 pixels.
+_LARGE_IMAGES = {"inception_v1"}
+# Thin networks, in which BatchNorm over a handful of values would amplify rounding from step to step.
+_THIN = ("efficientnet", "mobilenet", "shufflenet")
 # The image sizes of models whose first fully connected layer fixes the number of pixels: the published one, and an
 # odd and non-square one that pools to the same.
 _FIXED_SIZES = {
@@ -42,7 +46,10 @@ PROBES = sorted({*FAMILIES, *_OTHER_BLOCKS})
 """The smallest variant of each distinct block: what the default run compiles."""
 
 TRAINED = set(PROBES) - _HEAVY
-"""What the default run trains."""
+"""What the default run trains a step."""
+
+TRAINED_LONGER = TRAINED.intersection(FAMILIES) - _LARGE_IMAGES
+"""What the default run trains ten steps."""
 
 every_variant = pytest.mark.parametrize("name", list_models())
 each_probe = pytest.mark.parametrize("name", PROBES)
@@ -66,6 +73,13 @@ def small_size(name: str) -> tuple[int, int]:
     """A size to train at: 32x32, or what the model needs."""
     side = max(create_model(name).min_image_size, 32)
     return _FIXED_SIZES[name][0] if name in _FIXED_SIZES else (side, side)
+
+
+def training_shape(name: str) -> tuple[int, tuple[int, int]]:
+    """Batch and (height, width) to train exactly at: small, but with enough values for each BatchNorm."""
+    if name in _FIXED_SIZES:
+        return 2, _FIXED_SIZES[name][0]
+    return (8, (64, 64)) if name.startswith(_THIN) else (4, small_size(name))
 
 
 def without_randomness(name: str) -> dict[str, float]:

@@ -23,10 +23,8 @@ from tests.references import (
     torch,
     torch_reference,
 )
-from tests.variants import FAMILIES, TRAINED, every_variant_but_slow_beyond, small_size, without_randomness
+from tests.variants import TRAINED, TRAINED_LONGER, every_variant_but_slow_beyond, training_shape, without_randomness
 
-BATCH = 4
-LABELS = np.arange(BATCH)
 AUXILIARY_WEIGHT = 0.3
 
 Variables = dict[str, Any]
@@ -45,7 +43,8 @@ class Pair(NamedTuple):
 @cache  # of one, in practice: the tests of a name follow each other
 def make_pair(name: str) -> Pair:
     model = create_model(name, num_classes=10, **without_randomness(name))
-    images = make_images(small_size(name), batch=BATCH)
+    batch, size = training_shape(name)
+    images = make_images(size, batch=batch)
     torch.manual_seed(0)
     reference = randomise(torch_reference(name, num_classes=10).double(), to_nchw(images))
 
@@ -57,7 +56,7 @@ def make_pair(name: str) -> Pair:
             )
             logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
             entropy = optax.softmax_cross_entropy_with_integer_labels
-            losses = [entropy(each, jnp.asarray(LABELS)).mean() for each in (logits, *auxiliary)]
+            losses = [entropy(each, jnp.arange(batch)).mean() for each in (logits, *auxiliary)]
             return losses[0] + AUXILIARY_WEIGHT * sum(losses[1:]), dict(updates)
 
         (value, updates), grads = jax.value_and_grad(loss, has_aux=True)(variables["params"])
@@ -77,7 +76,7 @@ def torch_loss(reference: torch.nn.Module, images: np.ndarray) -> torch.Tensor:
     outputs = reference(to_nchw(images))
     logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
     entropy = torch.nn.functional.cross_entropy
-    losses = [entropy(each, torch.from_numpy(LABELS)) for each in (logits, *auxiliary)]
+    losses = [entropy(each, torch.arange(len(images))) for each in (logits, *auxiliary)]
     return losses[0] + AUXILIARY_WEIGHT * sum(losses[1:])
 
 
@@ -106,13 +105,14 @@ def test_first_step(name: str) -> None:
 
 
 OPTIMISERS = {
-    "sgd": (lambda: optax.sgd(0.01, momentum=0.9), lambda p: torch.optim.SGD(p, 0.01, momentum=0.9)),
+    # A random network's gradients are large: at a larger rate it is chaotic, and no two libraries' runs stay together.
+    "sgd": (lambda: optax.sgd(1e-4, momentum=0.9), lambda p: torch.optim.SGD(p, 1e-4, momentum=0.9)),
     "adam": (lambda: optax.adam(1e-3), lambda p: torch.optim.Adam(p, 1e-3)),
 }
 
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
-@every_variant_but_slow_beyond(TRAINED.intersection(FAMILIES))
+@every_variant_but_slow_beyond(TRAINED_LONGER)
 def test_ten_steps(name: str, optimiser: str) -> None:
     pair = make_pair(name)
     ours, theirs = OPTIMISERS[optimiser]
@@ -136,6 +136,8 @@ def test_ten_steps(name: str, optimiser: str) -> None:
         variables = {"params": params, **statistics}
 
     found = to_torch(pair.model, variables)
+    moved = [relative_l2(pair.state_dict[key], p.detach()) for key, p in reference.named_parameters()]
+    assert np.median(moved) >= 1e-5, "the parameters must move by more than the tolerance"
     for key, parameter in [*reference.named_parameters(), *reference.named_buffers()]:
         if not key.endswith("num_batches_tracked"):
             error = relative_l2(found[key], parameter.detach())
