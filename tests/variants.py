@@ -19,8 +19,8 @@ _OTHER_BLOCKS = {"resnet50", "resnext50_32x4d", "shufflenet_v1_g3_x0_5", "vgg11_
 _HEAVY = {"vgg11", "vgg11_bn"}
 # Too slow for ten steps in a default run: its auxiliary heads need images of 224 pixels.
 _LARGE_IMAGES = {"inception_v1"}
-# Thin networks, in which BatchNorm over a handful of values would amplify rounding from step to step.
-_THIN = ("efficientnet", "mobilenet", "shufflenet")
+# Networks in which BatchNorm over a handful of values would amplify rounding from step to step.
+_SENSITIVE = ("efficientnet", "googlenet", "mobilenet", "shufflenet")
 # The image sizes of models whose first fully connected layer fixes the number of pixels: the published one, and an
 # odd and non-square one that pools to the same.
 _FIXED_SIZES = {
@@ -79,7 +79,7 @@ def training_shape(name: str) -> tuple[int, tuple[int, int]]:
     """Batch and (height, width) to train exactly at: small, but with enough values for each BatchNorm."""
     if name in _FIXED_SIZES:
         return 2, _FIXED_SIZES[name][0]
-    return (8, (64, 64)) if name.startswith(_THIN) else (4, small_size(name))
+    return (8, (64, 64)) if name.startswith(_SENSITIVE) else (4, small_size(name))
 
 
 def without_randomness(name: str) -> dict[str, float]:

@@ -137,7 +137,7 @@ def test_ten_steps(name: str, optimiser: str) -> None:
 
     found = to_torch(pair.model, variables)
     moved = [relative_l2(pair.state_dict[key], p.detach()) for key, p in reference.named_parameters()]
-    assert np.median(moved) >= 1e-5, "the parameters must move by more than the tolerance"
+    assert max(moved) >= 1e-4, "the parameters must move by more than the tolerance"
     for key, parameter in [*reference.named_parameters(), *reference.named_buffers()]:
         if not key.endswith("num_batches_tracked"):
             error = relative_l2(found[key], parameter.detach())
