@@ -17,7 +17,7 @@ from tests.references import (
     torch_reference,
     torch_stages,
 )
-from tests.variants import PROBES, every_variant_but_slow_beyond, image_sizes, small_size
+from tests.variants import PROBES, every_variant_but_slow_beyond, image_sizes, training_shape
 
 
 @pytest.mark.parametrize("size", ["smallest", "odd"])
@@ -26,7 +26,8 @@ def test_stages_and_logits(name: str, size: str) -> None:
     model = create_model(name, num_classes=10)
     torch.manual_seed(0)
     reference = torch_reference(name, num_classes=10).double()
-    randomise(reference, to_nchw(make_images(small_size(name), batch=4)))
+    batch, calibration_size = training_shape(name)
+    randomise(reference, to_nchw(make_images(calibration_size, batch)))
     images = make_images(image_sizes(name)[size == "odd"])
 
     variables = from_torch(model, reference.state_dict())
