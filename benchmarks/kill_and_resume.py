@@ -56,9 +56,8 @@ def main() -> int:
         config = folder / "config.py"
         config.write_text(CONFIG.format(model=options.model, epochs=options.epochs))
         Life(config, folder / "alone").finish()
-        during_save = live_and_die(
-            config, folder / "killed", options.kills, options.epochs, random.Random(options.seed)
-        )
+        moments = random.Random(options.seed)
+        during_save = live_and_die(config, folder / "killed", options.kills, options.epochs, moments)
         found = differences(folder / "alone", folder / "killed")
     print(
         f"{options.model}: {options.kills} kills, {during_save} of them while a checkpoint was being written: "
@@ -76,14 +75,7 @@ class Life:
         self.log = workdir.with_suffix(".log")
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    str(ROOT / "scripts" / "train.py"),
-                    "--config",
-                    str(config),
-                    "--workdir",
-                    str(workdir),
-                ],
+                [sys.executable, "scripts/train.py", "--config", str(config), "--workdir", str(workdir)],
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
@@ -128,17 +120,19 @@ class Life:
 
 def live_and_die(config: Path, workdir: Path, kills: int, epochs: int, moments: random.Random) -> int:
     """Kill a run at moments spread over its length, then let it end. Returns how many kills fell into a save."""
-    during_save = 0
+    during_save, startup = 0, 5.0
     for number in range(1, kills + 1):
         life = Life(config, workdir)
         began = time.monotonic()
         kind = ("saving", "between", "starting")[number % 3 - 1]
         if kind == "starting":
-            time.sleep(moments.uniform(0, 4))
+            time.sleep(moments.uniform(0, startup))
         else:
             # The last checkpoints before the end are left for the last life.
             target = round((epochs * STEPS_PER_EPOCH - 4) * number / (kills + 1))
-            life.wait_for(lambda: life.latest() >= max(target, life.began_at + 1))  # noqa: B023
+            life.wait_for(lambda: life.latest() > life.began_at)  # noqa: B023
+            startup = time.monotonic() - began
+            life.wait_for(lambda: life.latest() >= target)  # noqa: B023
             if kind == "saving":
                 life.wait_for(life.is_saving)
                 time.sleep(moments.uniform(0, 0.02))

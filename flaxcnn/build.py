@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ import optax
 from flaxcnn import data, optim
 from flaxcnn.config import Config, ConfigError
 from flaxcnn.data.sources import Split
+from flaxcnn.errors import did_you_mean
 from flaxcnn.losses import softmax_cross_entropy
 from flaxcnn.models import Classifier, create_model
 from flaxcnn.train import TrainState, create_state
@@ -62,7 +63,7 @@ def build(config: Config) -> Experiment:
     try:
         steps_per_epoch = data.steps_per_epoch(len(train_source), config.data.batch_size)
     except ValueError as error:
-        raise ConfigError(f"data.{error}") from error
+        raise ConfigError(f"data.{error}: add --data.batch_size {min(len(train_source), 32)}") from error
     schedule = Schedule(
         total=config.train.epochs * steps_per_epoch,
         steps_per_epoch=steps_per_epoch,
@@ -89,17 +90,32 @@ def build_model(config: Config, num_classes: int) -> Classifier:
     """The config's model."""
     dtype = {"float32": None, "bfloat16": jnp.bfloat16}[config.model.dtype]
     options: dict[str, Any] = dict(config.model.options)
-    for name, source in {"num_classes": "the data", "dtype": "model.dtype", "param_dtype": "float32"}.items():
+    for name, source in _NOT_OPTIONS.items():
         if name in options:
             raise ConfigError(f"model.options: {name} is set by {source}")
+    if config.data.image_size is not None:
+        options["image_size"] = config.data.image_size
     try:
         model = create_model(config.model.name, num_classes=num_classes, dtype=dtype, **options)
     except ValueError as error:
         raise ConfigError(f"model: {error}") from error
-    size = config.data.image_size
-    if size is not None and size < model.min_image_size:
+    size = model.image_size
+    if size < model.min_image_size:
         raise ConfigError(f"data.image_size must be {model.min_image_size} or more for {config.model.name}, not {size}")
+    try:
+        jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, size, size, 3)), train=False))
+    except (ValueError, TypeError) as error:  # an option that no network can be built with
+        raise ConfigError(f"model: {config.model.name} cannot be built with these options: {error}") from error
     return model
+
+
+_NOT_OPTIONS = {
+    "num_classes": "the data",
+    "dtype": "model.dtype",
+    "param_dtype": "float32",
+    "image_size": "data.image_size",
+    "min_image_size": "the model",
+}
 
 
 def build_source(config: Config, split: Split) -> data.Source:
@@ -111,11 +127,19 @@ def build_source(config: Config, split: Split) -> data.Source:
     return data.image_folder(settings.path, split, val_fraction=settings.val_fraction, on_error=settings.on_error)
 
 
+def fingerprint(source: data.Source) -> str:
+    """How many examples a source has, and a hash of their names and labels."""
+    digest = hashlib.sha256(source.labels.tobytes())
+    for index in range(len(source)):
+        digest.update(f"{source.name(index)}\n".encode())
+    return f"{len(source)} examples, sha256 {digest.hexdigest()[:16]}"
+
+
 def build_preprocessing(config: Config, model: Classifier) -> data.Preprocessing:
     """The view of an image in evaluation and prediction."""
     settings = config.data
     return data.Preprocessing(
-        size=settings.image_size or model.image_size,
+        size=model.image_size,
         resize=settings.resize,
         interpolation=settings.interpolation,
         mean=settings.mean,
@@ -127,8 +151,9 @@ def build_train_transform(config: Config, model: Classifier) -> data.TrainTransf
     """The view of an image in training."""
     settings = config.data
     return data.TrainTransform(
-        size=settings.image_size or model.image_size,
+        size=model.image_size,
         kind=settings.augment,
+        resize=settings.resize,
         flip=settings.flip,
         padding=settings.padding,
         interpolation=settings.interpolation,
@@ -141,13 +166,16 @@ def build_learning_rate(config: Config, schedule: Schedule) -> optax.Schedule:
     """The learning rate of a step."""
     settings = config.optimizer
     options = dict(settings.schedule_options)
-    if "every" in options:  # the config counts epochs, the schedule steps
-        options["every"] = float(options["every"]) * schedule.steps_per_epoch
+    every = options.get("every")
+    if isinstance(every, (int, float)):  # the config counts epochs, the schedule steps; `_call` refuses the rest
+        if not 0 < every * schedule.steps_per_epoch < float("inf"):
+            raise ConfigError(f"optimizer.schedule_options: every must be above 0 epochs, not {every}")
+        options["every"] = every * schedule.steps_per_epoch
     warmup_steps = round(settings.warmup_epochs * schedule.steps_per_epoch)
     if warmup_steps >= schedule.total:
         raise ConfigError(
             f"optimizer.warmup_epochs must be less than train.epochs ({config.train.epochs}), "
-            f"not {settings.warmup_epochs}"
+            f"not {settings.warmup_epochs}: add --optimizer.warmup_epochs 0"
         )
     decay = _call(
         "optimizer.schedule_options",
@@ -162,11 +190,25 @@ def build_learning_rate(config: Config, schedule: Schedule) -> optax.Schedule:
 def initial_state(config: Config, experiment: Experiment) -> TrainState:
     """The state before the first step, initialised from the config's seed."""
     model = experiment.model
-    size = experiment.preprocessing.size
-    images = jnp.zeros((1, size, size, 3), jnp.float32)
+    images = jnp.zeros((1, model.image_size, model.image_size, 3), jnp.float32)
     # Jitted, or every initialiser of every layer would be compiled by itself.
     variables = jax.jit(partial(model.init, train=False))(jax.random.key(config.train.seed), images)
     return create_state(model, experiment.optimizer, variables, seed=config.train.seed)
+
+
+def find_devices(kind: str) -> list[Any]:
+    """The devices of a kind: "auto", "cpu", "gpu" or "tpu".
+
+    Raises:
+        ConfigError: when there are none.
+    """
+    try:
+        return jax.devices(None if kind == "auto" else kind)
+    except RuntimeError as error:
+        extra = {"gpu": "cuda", "tpu": "tpu"}.get(kind, kind)
+        raise ConfigError(
+            f"device: no {kind} was found; use --device cpu, or install jax for it: pip install 'flaxcnn[{extra}]'"
+        ) from error
 
 
 def build_devices(config: Config) -> DataParallel:
@@ -175,14 +217,7 @@ def build_devices(config: Config) -> DataParallel:
     Raises:
         ConfigError: when there are none of the kind asked for, or they do not divide the batch.
     """
-    try:
-        devices = jax.devices(None if config.device == "auto" else config.device)
-    except RuntimeError as error:
-        extra = {"gpu": "cuda", "tpu": "tpu"}.get(config.device, config.device)
-        raise ConfigError(
-            f"device: no {config.device} was found; use --device auto, or install jax for it: "
-            f"pip install 'flaxcnn[{extra}]'"
-        ) from error
+    devices = find_devices(config.device)
     if config.data.batch_size % len(devices):
         raise ConfigError(
             f"data.batch_size must be a multiple of the {len(devices)} devices, not {config.data.batch_size}"
@@ -196,10 +231,10 @@ def _call(field: str, function: Callable[..., Any], options: Mapping[str, Any], 
     known = {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
     for name, value in options.items():
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known) or 'none'}"
-            raise ConfigError(f"{field}: {function.__name__} has no {name!r}; {hint}")
-        if known[name].annotation in (float, bool) and isinstance(value, str):
+            raise ConfigError(f"{field}: {function.__name__} has no {name!r}{did_you_mean(name, known)}")
+        if known[name].annotation is bool and not isinstance(value, bool):
+            raise ConfigError(f"{field}: {name} must be True or False, not {value!r}")
+        if known[name].annotation is float and (isinstance(value, bool) or not isinstance(value, (int, float))):
             raise ConfigError(f"{field}: {name} must be a number, not {value!r}")
         if get_origin(known[name].annotation) is tuple and not isinstance(value, tuple):
             raise ConfigError(f"{field}: {name} must be a pair of numbers, not {value!r}")

@@ -6,12 +6,14 @@ The library's functions take plain arguments; only `flaxcnn.build` reads these.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from flaxcnn.errors import UserError
 
-Options = dict[str, bool | int | float | str]
+Options = dict[str, bool | int | float | str | tuple[float, float]]
 
 
 class ConfigError(UserError):
@@ -47,9 +49,9 @@ class DataConfig:
     batch_size: int = 64
     """Training images a step, over all devices."""
     eval_batch_size: int = 256
-    """Evaluation images a step, over all devices; changes no result."""
+    """Evaluation images a step, over all devices; every image counts once whatever it is."""
     augment: Literal["none", "pad_crop", "random_resized_crop"] = "none"
-    """Of training images: the evaluation's view; zero padding and a random crop; torchvision's RandomResizedCrop."""
+    """Of training images: `none`, evaluation's view; `pad_crop`, that padded and cropped; a random part, resized."""
     padding: int = 4
     """Pixels on every side, for `pad_crop`."""
     flip: bool = False
@@ -70,7 +72,7 @@ class DataConfig:
 class OptimizerConfig:
     """How parameters are updated."""
 
-    name: Literal["sgd", "rmsprop", "adam", "adamw"] = "sgd"
+    name: Literal["sgd", "adagrad", "rmsprop", "adam", "adamw"] = "sgd"
     """As in torch.optim."""
     learning_rate: float = 0.1
     """At the schedule's top."""
@@ -123,7 +125,7 @@ class Config:
 
 
 RESUMABLE = ("workdir", "device", "data.threads", "data.eval_batch_size", "train.keep", "train.save_every")
-"""Fields that may differ when a run goes on: they change no number of it."""
+"""Fields that may differ when a run goes on: another device changes its numbers by rounding, the others by nothing."""
 
 _RANGES = {
     "data.val_fraction": ("above 0 and below 1", lambda v: 0 < v < 1),
@@ -132,7 +134,8 @@ _RANGES = {
     "data.eval_batch_size": ("1 or more", lambda v: v >= 1),
     "data.padding": ("0 or more", lambda v: v >= 0),
     "data.resize": ("1 or more", lambda v: v is None or v >= 1),
-    "data.std": ("above 0", lambda v: min(v) > 0),
+    "data.mean": ("finite", lambda v: all(map(math.isfinite, v))),
+    "data.std": ("above 0", lambda v: all(0 < x < float("inf") for x in v)),
     "data.threads": ("1 or more", lambda v: v is None or v >= 1),
     "optimizer.learning_rate": ("above 0", lambda v: 0 < v < float("inf")),
     "optimizer.warmup_epochs": ("0 or more", lambda v: 0 <= v < float("inf")),
@@ -147,21 +150,54 @@ _RANGES = {
 
 
 def validate(config: Config) -> Config:
-    """Return the config if every field is in its range.
+    """Return the config if every field is of its type and in its range.
 
     Raises:
         ConfigError: names the first field that is not.
     """
+    check_types(config)
     for name, (wanted, is_right) in _RANGES.items():
         section, _, leaf = name.partition(".")
         value = getattr(getattr(config, section), leaf)
         if not is_right(value):
             raise ConfigError(f"{name} must be {wanted}, not {value}")
+    resize, size = config.data.resize, config.data.image_size
+    if resize is not None and size is not None and resize < size:
+        raise ConfigError(f"data.resize must be data.image_size ({size}) or more, not {resize}")
     if config.data.name == "image_folder" and config.data.path is None:
         raise ConfigError("data.path must name the image folder: --data.path FOLDER")
     if config.data.name == "digits" and config.data.path is not None:
         raise ConfigError("data.path is for --data.name image_folder; the digits are embedded")
     return config
+
+
+def check_types(section: Any, prefix: str = "") -> None:
+    """Check what Python does not: that every field of a config or a section of one is of its type.
+
+    Raises:
+        ConfigError: names the first field that is not.
+    """
+    for name, hint in get_type_hints(type(section)).items():
+        value = getattr(section, name)
+        if not _is_of_type(value, hint):
+            raise ConfigError(f"{prefix}{name} must be {getattr(hint, '__name__', None) or hint}, not {value!r}")
+        if dataclasses.is_dataclass(value):
+            check_types(value, f"{prefix}{name}.")
+
+
+def _is_of_type(value: Any, hint: Any) -> bool:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in arguments
+    if origin in (Union, UnionType):
+        return any(_is_of_type(value, argument) for argument in arguments)
+    if origin is dict:
+        return isinstance(value, dict) and all(_is_of_type(each, arguments[1]) for each in value.values())
+    if origin is tuple:
+        return isinstance(value, tuple) and len(value) == len(arguments) and all(map(_is_of_type, value, arguments))
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    return isinstance(value, hint)
 
 
 def from_dict(values: dict[str, Any]) -> Config:
@@ -170,7 +206,12 @@ def from_dict(values: dict[str, Any]) -> Config:
     Raises:
         ConfigError: when a field is unknown: another version wrote it.
     """
-    sections = {"model": ModelConfig, "data": DataConfig, "optimizer": OptimizerConfig, "train": TrainConfig}
+    sections: dict[str, Any] = {
+        "model": ModelConfig,
+        "data": DataConfig,
+        "optimizer": OptimizerConfig,
+        "train": TrainConfig,
+    }
     try:
         return Config(**{k: sections[k](**_tuples(v)) if k in sections else v for k, v in values.items()})
     except TypeError as error:
@@ -178,4 +219,8 @@ def from_dict(values: dict[str, Any]) -> Config:
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    """JSON knows lists only."""
+    return {
+        key: tuple(value) if isinstance(value, list) else _tuples(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+    }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(ValueError):
     """One clear line that names the field, file or value and what to do.
@@ -10,3 +13,12 @@ class UserError(ValueError):
     """
 
     exit_status = 2
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of an error message about an unknown name: close matches, else all there are."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=4, cutoff=0.5)
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    return f"; known: {', '.join(known) or 'none'}"

@@ -9,13 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import Array
+from jax.typing import ArrayLike
 from optax import GradientTransformation, Schedule
 
 LearningRate = float | Schedule
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "adam", "adamw", "constant", "cosine", "exponential", "rmsprop", "sgd", "warmup"]
+__all__ = [
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "adagrad",
+    "adam",
+    "adamw",
+    "constant",
+    "cosine",
+    "exponential",
+    "rmsprop",
+    "sgd",
+    "warmup",
+]
 
 
 def sgd(
@@ -29,6 +45,37 @@ def sgd(
         optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity(),
         optax.trace(momentum, nesterov) if momentum else optax.identity(),
         optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def adagrad(
+    learning_rate: LearningRate,
+    *,
+    lr_decay: float = 0.0,
+    initial_accumulator_value: float = 0.0,
+    eps: float = 1e-10,
+    weight_decay: float = 0.0,
+) -> GradientTransformation:
+    """`torch.optim.Adagrad`: eps outside the root, the rate divided by 1 + step lr_decay."""
+    _check(lr_decay=lr_decay, initial_accumulator_value=initial_accumulator_value, eps=eps, weight_decay=weight_decay)
+
+    def rate(step: ArrayLike) -> Array:
+        base = learning_rate(jnp.asarray(step)) if callable(learning_rate) else learning_rate
+        return jnp.asarray(base / (1 + jnp.asarray(step) * lr_decay))
+
+    def init(params: optax.Params) -> optax.Updates:
+        return jax.tree.map(lambda p: jnp.full_like(p, initial_accumulator_value), params)
+
+    def update(
+        updates: optax.Updates, state: optax.Updates, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.Updates]:
+        sums = jax.tree.map(lambda s, g: s + g * g, state, updates)
+        return jax.tree.map(lambda g, s: g / (jnp.sqrt(s) + eps), updates, sums), sums
+
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity(),
+        GradientTransformation(init, update),
+        optax.scale_by_learning_rate(rate),
     )
 
 
@@ -124,6 +171,7 @@ def warmup(schedule: Schedule, steps: int) -> Schedule:
 
 OPTIMIZERS: dict[str, Callable[..., GradientTransformation]] = {
     "sgd": sgd,
+    "adagrad": adagrad,
     "rmsprop": rmsprop,
     "adam": adam,
     "adamw": adamw,

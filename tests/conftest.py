@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+
+import pytest
 
 # Tests compile many programs and run each once: without XLA's optimisations they take half the time.
 # `XLA_FLAGS= pytest` tests the optimised programs.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs() -> Iterator[None]:
+    """Forget a module's compiled programs at its end: a worker that keeps them all grows to many gigabytes."""
+    yield
+    jax = sys.modules.get("jax")
+    if jax is not None:
+        jax.clear_caches()

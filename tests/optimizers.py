@@ -21,6 +21,12 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "sgd weight decay": ("sgd", "SGD", {"weight_decay": 0.05}),
     "sgd momentum": ("sgd", "SGD", {"momentum": 0.9, "weight_decay": 0.05}),
     "sgd nesterov": ("sgd", "SGD", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.05}),
+    "adagrad": ("adagrad", "Adagrad", {}),
+    "adagrad decay": (
+        "adagrad",
+        "Adagrad",
+        {"lr_decay": 0.1, "initial_accumulator_value": 0.2, "eps": 1e-3, "weight_decay": 0.05},
+    ),
     "rmsprop": ("rmsprop", "RMSprop", {}),
     "rmsprop momentum": ("rmsprop", "RMSprop", {"alpha": 0.9, "eps": 1e-3, "momentum": 0.9, "weight_decay": 0.05}),
     "adam": ("adam", "Adam", {}),

@@ -64,8 +64,24 @@ _OTHERS: dict[str, Callable[[int], nn.Module]] = {
 }
 # torchvision's arguments beyond the number of classes.
 _ARGUMENTS: dict[str, dict[str, Any]] = {"googlenet": {"aux_logits": True, "init_weights": True}}
-# Classes whose last BatchNorm scales a residual branch.
-_RESIDUAL_BLOCKS = ("BasicBlock", "Bottleneck", "InvertedResidual", "MBConv", "ShuffleUnit")
+
+
+def _passes_input(inverted_residual: Any) -> bool:
+    """Of timm, of torchvision's MobileNets, or of its ShuffleNetV2."""
+    for flag in ("has_skip", "use_res_connect"):
+        if hasattr(inverted_residual, flag):
+            return getattr(inverted_residual, flag)
+    return inverted_residual.stride == 1
+
+
+# Classes of blocks, and how to tell whether one of them lets its input through.
+_RESIDUAL_BLOCKS: dict[str, Callable[[Any], bool]] = {
+    "BasicBlock": lambda block: True,
+    "Bottleneck": lambda block: True,
+    "InvertedResidual": _passes_input,
+    "MBConv": lambda block: block.use_res_connect,
+    "ShuffleUnit": lambda block: not block.downsample,
+}
 
 
 def torch_reference(name: str, num_classes: int = 1000) -> nn.Module:
@@ -112,7 +128,7 @@ def randomise(reference: nn.Module, images: torch.Tensor, seed: int = 0) -> nn.M
 
 
 def _last_norms(reference: nn.Module) -> list[nn.BatchNorm2d]:
-    blocks = [module for module in reference.modules() if type(module).__name__ in _RESIDUAL_BLOCKS]
+    blocks = [m for m in reference.modules() if _RESIDUAL_BLOCKS.get(type(m).__name__, lambda block: False)(m)]
     return [
         [m for name, m in block.named_modules() if isinstance(m, nn.BatchNorm2d) and "downsample" not in name][-1]
         for block in blocks

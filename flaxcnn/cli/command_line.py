@@ -19,7 +19,7 @@ from typing import NoReturn
 
 import tyro
 
-from flaxcnn.config import Config, ConfigError, validate
+from flaxcnn.config import Config, ConfigError, check_types, validate
 from flaxcnn.errors import UserError
 
 
@@ -37,6 +37,9 @@ def run(command: Callable[[Sequence[str]], int], prog: str, argv: Sequence[str])
     debug = "--debug" in argv
     try:
         return command([word for word in argv if word != "--debug"])
+    except BrokenPipeError:  # whoever read the output had enough: `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (UserError, OSError) as error:
         if debug:
             traceback.print_exc()
@@ -97,9 +100,10 @@ def load_config(path: Path) -> Config:
         ConfigError: when it is missing, broken, or has no such function.
     """
     if not path.is_file():
-        close = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.py")], n=1)
-        hint = f"; did you mean {path.parent / close[0]}?" if close else ""
-        raise ConfigError(f"there is no config file {path}{hint}")
+        files = {file.name: file for folder in (Path("configs"), path.parent) for file in folder.glob("*.py")}
+        close = difflib.get_close_matches(path.name, files, n=1)
+        hint = f"did you mean {files[close[0]]}?" if close else "name one, such as configs/lenet.py"
+        raise ConfigError(f"there is no config file {path}; {hint}")
     try:
         config = runpy.run_path(str(path))["get_config"]()
     except KeyError as error:
@@ -110,6 +114,7 @@ def load_config(path: Path) -> Config:
         raise ConfigError(f"config file {path}: {_where(error, path)}") from error
     if not isinstance(config, Config):
         raise ConfigError(f"config file {path}: get_config() must return a flaxcnn.config.Config, not {type(config)}")
+    check_types(config)
     return config
 
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 
 from flaxcnn import data
-from flaxcnn.build import build_devices, build_preprocessing, build_source
+from flaxcnn.build import build_devices, build_model, build_preprocessing, build_source, fingerprint
 from flaxcnn.cli.command_line import Parser, override
 from flaxcnn.cli.environment import set_up_jax
 from flaxcnn.cli.trained import TrainedRun, add_run_arguments
-from flaxcnn.config import ConfigError
+from flaxcnn.config import Config, ConfigError
 from flaxcnn.inference import evaluate, make_eval_step
 
+_USED = (
+    *("name", "path", "val_fraction", "on_error", "image_size", "eval_batch_size", "resize", "interpolation"),
+    *("mean", "std", "threads"),
+)
 DESCRIPTION = """Evaluate a run's checkpoint on held-out data: every example once, whatever the batch size.
 
 --data.FIELD VALUE overrides the run's own, such as --data.path or --data.eval_batch_size; --device does too."""
@@ -27,6 +32,8 @@ def main(argv: Sequence[str]) -> int:
     known, words = parser.parse_known_args(argv)
     run = TrainedRun.read(known.workdir)
     config = override(run.config, words, prog="evaluate")
+    _check_used(run.config, config)
+    run = replace(run, config=config, model=build_model(config, len(run.class_names)))
     set_up_jax(config.device)
     devices = build_devices(config)
     source = build_source(config, "val")
@@ -43,11 +50,22 @@ def main(argv: Sequence[str]) -> int:
     )
     assert result is not None  # nothing interrupts it
     print(f"{run.folder.path}, checkpoint of step {step}", file=sys.stderr)
+    if fingerprint(source) != run.folder.read_examples().get("val"):
+        print("these are not the images that training held out: some may be among those it saw", file=sys.stderr)
     if known.json:
         print(json.dumps(result))
     else:
         print("top-1 {top1:.2%}  top-5 {top5:.2%}  loss {loss:.4f}  ({examples} examples)".format(**result))
     return 0
+
+
+def _check_used(run: Config, config: Config) -> None:
+    """Refuse what the evaluation of a trained network does not depend on."""
+    for section in ("model", "optimizer", "train", "data"):
+        before, after = asdict(getattr(run, section)), asdict(getattr(config, section))
+        for name in before:
+            if before[name] != after[name] and not (section == "data" and name in _USED):
+                raise ConfigError(f"evaluate does not use --{section}.{name}")
 
 
 def _check_classes(found: Sequence[str], trained: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "train a model as a config file describes",
     "evaluate": "evaluate a run's checkpoint on held-out data",
     "predict": "say what is in image files",
+    "convert": "turn one kind of weights file into another",
 }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from flaxcnn.build import build_preprocessing
+from flaxcnn.build import build_preprocessing, find_devices
 from flaxcnn.cli.command_line import Parser
 from flaxcnn.cli.environment import set_up_jax
 from flaxcnn.cli.trained import TrainedRun, add_run_arguments
@@ -26,15 +26,16 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="files, folders, or patterns such as 'photos/*.jpg'")
     parser.add_argument("--top", type=int, default=5, metavar="K", help="classes to show (default: 5)")
     parser.add_argument("--json", action="store_true", help="print a JSON object a line")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu"], help="what to compute on")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "gpu", "tpu"], help="what to compute on")
     known = parser.parse_args(argv)
     if known.top < 1:
         raise ConfigError(f"--top must be 1 or more, not {known.top}")
     files = find_images(known.images)
     run = TrainedRun.read(known.workdir)
     set_up_jax(known.device)
+    device = find_devices(known.device)[0]
     _, variables = run.load(known.checkpoint)
-    variables = jax.device_put(variables)
+    variables = jax.device_put(variables, device)
     apply = jax.jit(lambda variables, images: run.model.apply(variables, images, train=False))
 
     def logits(images: np.ndarray) -> np.ndarray:

@@ -13,10 +13,10 @@ import jax
 import numpy as np
 
 from flaxcnn import data
-from flaxcnn.build import Experiment, build, build_devices, initial_state
+from flaxcnn.build import Experiment, build, build_devices, fingerprint, initial_state
 from flaxcnn.cli.command_line import read_config
 from flaxcnn.cli.environment import set_up_jax
-from flaxcnn.config import RESUMABLE, Config
+from flaxcnn.config import RESUMABLE, Config, ConfigError
 from flaxcnn.inference import evaluate, make_eval_step
 from flaxcnn.train import TrainState, make_train_step
 from flaxcnn.train.checkpoint import Checkpoints
@@ -36,7 +36,12 @@ def main(argv: Sequence[str]) -> int:
     folder = RunFolder(config.workdir or Path("runs") / name)
     devices = build_devices(config)
     experiment = build(config)
-    with folder.open(config.to_dict(), free=RESUMABLE, class_names=experiment.train_source.class_names):
+    with folder.open(
+        config.to_dict(),
+        free=RESUMABLE,
+        class_names=experiment.train_source.class_names,
+        examples={"train": fingerprint(experiment.train_source), "val": fingerprint(experiment.val_source)},
+    ):
         return _train(config, experiment, devices, folder)
 
 
@@ -68,7 +73,7 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
         stop = cleanup.enter_context(stop_signal())
         step, evaluate_state = _compile(config, experiment, devices, state, console, stop)
         files = [
-            JsonLines(folder.metrics, resume_step=start),
+            JsonLines(folder.metrics, resume_step=start, evaluated=progress.evaluated),
             TensorBoard(folder.tensorboard, resume_step=start),
         ]
         for file in files:
@@ -89,11 +94,10 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
             stop=stop,
         )
     if folder.metrics.stat().st_size:
-        draw_curves(read_records(folder.metrics), folder.curves)
+        draw_curves(read_records(folder.metrics), folder.curves, steps_per_epoch=schedule.steps_per_epoch)
     if stop.received is not None:
-        console.say(
-            f"stopped and saved at step {int(state.step)} of {schedule.total}; the same command goes on from there"
-        )
+        saved = "stopped and saved at" if int(state.step) else "stopped before the first update, at"
+        console.say(f"{saved} step {int(state.step)} of {schedule.total}; the same command goes on from there")
         return 128 + stop.received
     _print_result(folder)
     return 0
@@ -118,7 +122,11 @@ def _compile(
     console.say("compiling the training and evaluation steps ...")
     began = time.monotonic()
     step = devices.jit(make_train_step(experiment.model, experiment.optimizer, loss=experiment.loss), donate_state=True)
-    step = step.lower(state, batch_of(config.data.batch_size)).compile()
+    try:
+        lowered = step.lower(state, batch_of(config.data.batch_size))
+    except ValueError as error:  # a batch or an image that the network cannot be trained with
+        raise ConfigError(f"data.batch_size {config.data.batch_size}, image size {size}: {error}") from error
+    step = lowered.compile()
     eval_step = devices.jit(make_eval_step(experiment.model))
     padded = batch_of(eval_batch_size, mask=np.zeros(eval_batch_size, np.float32))
     eval_step = eval_step.lower(state.variables, padded).compile()
@@ -141,7 +149,7 @@ def _headline(
 ) -> str:
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     size = experiment.preprocessing.size
-    device = jax.devices()[0].device_kind
+    device = devices.mesh.devices.flat[0].device_kind
     return (
         f"{config.model.name}, {parameters:,} parameters, on {len(experiment.train_source):,} images of {size}x{size} "
         f"({len(experiment.val_source):,} held out), {len(experiment.train_source.class_names)} classes; "

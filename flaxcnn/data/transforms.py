@@ -174,11 +174,7 @@ class Preprocessing:
         _check_choice("interpolation", self.interpolation, Interpolation)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        image = to_rgb(image)
-        if self.resize is None:
-            image = resize(image, (self.size, self.size), self.interpolation)
-        else:
-            image = center_crop(resize(image, self.resize, self.interpolation), self.size)
+        image = _evaluation_view(to_rgb(image), self.size, self.resize, self.interpolation)
         return to_float(image, self.mean, self.std)
 
 
@@ -190,8 +186,9 @@ class TrainTransform:
 
     Attributes:
         size: pixels a side of the result.
-        kind: "random_resized_crop" (ImageNet's); "pad_crop", which resizes to size x size, pads and crops
-            (CIFAR's); or "none", which only resizes to size x size.
+        kind: "random_resized_crop" (ImageNet's); "pad_crop", which pads the evaluation's view and crops it
+            (CIFAR's); or "none", the evaluation's view.
+        resize: of the evaluation's view, as in `Preprocessing`.
         flip: whether to mirror every other image.
         padding: pixels all round, for "pad_crop".
         scale: least and greatest area of the crop as shares of the image's, for "random_resized_crop".
@@ -203,6 +200,7 @@ class TrainTransform:
 
     size: int
     kind: TrainView = "random_resized_crop"
+    resize: int | None = None
     flip: bool = True
     padding: int = 4
     scale: tuple[float, float] = (0.08, 1.0)
@@ -213,6 +211,8 @@ class TrainTransform:
 
     def __post_init__(self) -> None:
         _check_positive("size", self.size)
+        if self.resize is not None:
+            _check_positive("resize", self.resize)
         _check_choice("kind", self.kind, TrainView)
         _check_choice("interpolation", self.interpolation, Interpolation)
         if self.padding < 0:
@@ -227,12 +227,20 @@ class TrainTransform:
             box = random_resized_crop_box(rng, *image.size, self.scale, self.ratio)
             image = crop_resize(image, box, self.size, self.interpolation)
         else:
-            image = resize(image, (self.size, self.size), self.interpolation)
+            image = _evaluation_view(image, self.size, self.resize, self.interpolation)
         if self.kind == "pad_crop":
             image = pad_crop(image, self.padding, random_crop_offset(rng, self.padding))
         if self.flip and rng.random() < 0.5:
             image = horizontal_flip(image)
         return to_float(image, self.mean, self.std)
+
+
+def _evaluation_view(
+    image: Image.Image, size: int, short_side: int | None, interpolation: Interpolation
+) -> Image.Image:
+    if short_side is None:
+        return resize(image, (size, size), interpolation)
+    return center_crop(resize(image, short_side, interpolation), size)
 
 
 def _check_positive(field: str, value: int) -> None:

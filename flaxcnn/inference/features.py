@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax.traverse_util import flatten_dict
 from jax import Array
 
+from flaxcnn.errors import did_you_mean
 from flaxcnn.models import Classifier
 
 
@@ -35,6 +35,5 @@ def features(
     found = {".".join(path[:-1]): calls[0] for path, calls in outputs.items() if len(path) > 1}
     for name in names or ():
         if name not in found:
-            close = difflib.get_close_matches(name, found, n=3)
-            raise ValueError(f"{type(model).__name__} has no module {name!r}; did you mean {', '.join(close)}?")
+            raise ValueError(f"{type(model).__name__} has no module {name!r}{did_you_mean(name, found)}")
     return found if names is None else {name: found[name] for name in names}

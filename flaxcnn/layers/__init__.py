@@ -11,6 +11,7 @@ from flaxcnn.layers.blocks import (
 )
 from flaxcnn.layers.conv import Conv
 from flaxcnn.layers.linear import Linear
+from flaxcnn.layers.lowering import conv_lowering
 from flaxcnn.layers.norm import BatchNorm
 from flaxcnn.layers.pooling import adaptive_avg_pool, avg_pool, flatten, global_avg_pool, max_pool
 
@@ -26,6 +27,7 @@ __all__ = [
     "adaptive_avg_pool",
     "avg_pool",
     "channel_shuffle",
+    "conv_lowering",
     "flatten",
     "global_avg_pool",
     "make_divisible",

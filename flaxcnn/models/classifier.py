@@ -33,6 +33,8 @@ class Classifier(nn.Module, kw_only=True):
             raise ValueError(
                 f"images must be normalised floats of shape (n, h, w, c), not {images.dtype} of shape {images.shape}"
             )
+        if images.shape[1] in (1, 3) and images.shape[3] > 4:
+            raise ValueError(f"images of shape {images.shape} look like (n, c, h, w): use images.transpose(0, 2, 3, 1)")
         if min(images.shape[1:3]) < self.min_image_size:
             raise ValueError(
                 f"images of {images.shape[1]}x{images.shape[2]} pixels are too small for {type(self).__name__}: "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import fields
 from fnmatch import fnmatchcase
@@ -11,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from flaxcnn.errors import did_you_mean
 from flaxcnn.models.classifier import Classifier
 
 _VARIANTS: dict[str, tuple[type[Classifier], Mapping[str, Any]]] = {}
@@ -71,14 +71,14 @@ def create_model(
         ValueError: for an unknown name or option (close matches are listed) or a value out of range.
     """
     if name not in _VARIANTS:
-        raise ValueError(f"unknown model {name!r}{_hint(name, _VARIANTS)}")
+        raise ValueError(f"unknown model {name!r}{did_you_mean(name, _VARIANTS)}")
     model, row = _VARIANTS[name]
     known = _options(model)
     for option in options:
         if option not in known:
-            raise ValueError(f"{name} has no option {option!r}{_hint(option, known)}")
-    if num_classes < 0:
-        raise ValueError(f"num_classes must be 0 (pooled features) or more, not {num_classes}")
+            raise ValueError(f"{name} has no option {option!r}{did_you_mean(option, known)}")
+    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 0:
+        raise ValueError(f"num_classes must be a whole number, 0 (pooled features) or more, not {num_classes!r}")
     for option, value in options.items():
         _check_value(option, value, get_type_hints(model)[option])
     return model(**{**row, **options, "num_classes": num_classes, "dtype": dtype, "param_dtype": param_dtype})
@@ -96,8 +96,3 @@ def _check_value(option: str, value: Any, hint: Any) -> None:
         raise ValueError(f"{option} must be one of {', '.join(get_args(hint))}, not {value!r}")
     if hint in (bool, int, float) and not isinstance(value, (int, float) if hint is float else hint):
         raise ValueError(f"{option} must be of type {hint.__name__}, not {value!r}")
-
-
-def _hint(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, known, n=4, cutoff=0.5)
-    return f"; did you mean {', '.join(close)}?" if close else f"; known: {', '.join(sorted(known))}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -182,9 +184,10 @@ class Checkpoints:
 
     def _check_metrics(self) -> None:
         """Name the checkpoint whose metrics are cut short; Orbax reads those of all before it opens any."""
-        for file in self.directory.glob("[0-9]*/metrics/metrics"):
-            with self._reading(int(file.parts[-3])):
-                json.loads(file.read_text())
+        names = os.listdir(self.directory) if self.directory.exists() else []  # noqa: PTH208
+        for step in (int(name) for name in names if name.isdecimal()):  # not those that are being written
+            with self._reading(step) as path, contextlib.suppress(FileNotFoundError):  # no metrics, or just deleted
+                json.loads((path / "metrics" / "metrics").read_text())
 
     @contextmanager
     def _reading(self, step: int) -> Iterator[Path]:

@@ -39,7 +39,7 @@ class Batches(Protocol):
 
 
 class Diverged(UserError):
-    """The loss or a gradient is not finite."""
+    """The loss, a parameter or a statistic is not finite."""
 
     exit_status = 1
 
@@ -144,7 +144,7 @@ def train(
         The state at the end, or where it stopped.
 
     Raises:
-        Diverged: when the loss or a gradient of a step is not finite. No checkpoint of it or after it is written.
+        Diverged: when a step's loss, parameters or statistics are not finite. No checkpoint of it is written.
         CheckpointError: when a checkpoint cannot be written.
     """
     done = int(state.step)
@@ -207,7 +207,7 @@ class _Window:
         self._schedule = schedule
         self._writers = writers
         self._learning_rate = learning_rate
-        self._pending: list[tuple[int, Metrics]] = []
+        self._pending: list[tuple[int, Metrics, float]] = []
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -215,7 +215,7 @@ class _Window:
         self._clock = (time.perf_counter(), self.sums.get("count", 0.0))
 
     def add(self, step: int, metrics: Metrics) -> None:
-        self._pending.append((step, metrics))
+        self._pending.append((step, metrics, time.perf_counter()))
         if len(self._pending) > 2:
             self._read_one()
 
@@ -224,30 +224,29 @@ class _Window:
             self._read_one()
 
     def _read_one(self) -> None:
-        step, metrics = self._pending.pop(0)
+        step, metrics, time_of_step = self._pending.pop(0)
         values = jax.device_get(metrics)
         if values.pop("nonfinite"):
             raise Diverged(
-                f"the loss or a gradient is not finite at step {step}: lower the learning rate "
+                f"the loss, a parameter or a statistic is not finite at step {step}: lower the learning rate "
                 f"(the last checkpoint is kept)"
             )
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
         if self._schedule.logs(step):
-            self._record(step)
+            self._record(step, time_of_step)
 
-    def _record(self, step: int) -> None:
+    def _record(self, step: int, time_of_step: float) -> None:
         began, counted = self._clock
-        now = time.perf_counter()
         record = {
             "step": step,
             "epoch": self._schedule.epoch(step),
             "split": "train",
             **means(self.sums),
             "learning_rate": np.asarray(self._learning_rate(step - 1)).item(),
-            "images_per_second": (self.sums["count"] - counted) / (now - began),
+            "images_per_second": (self.sums["count"] - counted) / (time_of_step - began),
         }
         for writer in self._writers:
             writer.write(record)
         self.sums = {}
-        self.restart_clock()
+        self._clock = (time_of_step, 0.0)

@@ -28,22 +28,31 @@ class RunFolder:
         self.config = self.path / "config.json"
         self.metrics = self.path / "metrics.jsonl"
         self.class_names = self.path / "class_names.json"
+        self.examples = self.path / "examples.json"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
         self.curves = self.path / "curves.png"
 
     @contextmanager
-    def open(self, config: Mapping[str, Any], *, free: Sequence[str], class_names: Sequence[str]) -> Iterator[None]:
+    def open(
+        self,
+        config: Mapping[str, Any],
+        *,
+        free: Sequence[str],
+        class_names: Sequence[str],
+        examples: Mapping[str, str],
+    ) -> Iterator[None]:
         """Create the folder, or check that it is of the same run; lock it while inside.
 
         Args:
             config: of the run, JSON-serialisable, kept as `config.json`.
             free: dotted names of fields that may differ when a run goes on.
             class_names: kept as `class_names.json`.
+            examples: split -> a fingerprint of its examples, kept as `examples.json`.
 
         Raises:
             RunError: when it cannot be written, another process is writing there, or it holds a run of
-                another config, whose differing fields are named.
+                another config, whose differing fields are named, or of other data.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -59,8 +68,11 @@ class RunFolder:
                 raise RunError(f"another process is training in {self.path}; choose another --workdir") from None
             if self.config.exists():
                 self._check_same(config, free)
+            self._check_same_data(self.class_names, list(class_names))
+            self._check_same_data(self.examples, dict(examples))
             _write_json(self.config, config)
             _write_json(self.class_names, list(class_names))
+            _write_json(self.examples, dict(examples))
             yield
 
     def read_config(self) -> dict[str, Any]:
@@ -69,7 +81,10 @@ class RunFolder:
         Raises:
             RunError: when the folder is not a run's.
         """
-        return self._read_json(self.config)
+        config = self._read_json(self.config)
+        if not isinstance(config, dict):
+            raise RunError(f"{self.config} does not hold a config")
+        return config
 
     def read_class_names(self) -> list[str]:
         """The class names, in the order of the logits.
@@ -77,7 +92,18 @@ class RunFolder:
         Raises:
             RunError: when the folder is not a run's.
         """
-        return self._read_json(self.class_names)
+        names = self._read_json(self.class_names)
+        if not isinstance(names, list):
+            raise RunError(f"{self.class_names} does not hold a list of names")
+        return names
+
+    def read_examples(self) -> dict[str, str]:
+        """Split -> the fingerprint of its examples.
+
+        Raises:
+            RunError: when the folder is not a run's.
+        """
+        return self._read_json(self.examples)
 
     def _read_json(self, path: Path) -> Any:
         try:
@@ -86,6 +112,14 @@ class RunFolder:
             raise RunError(f"{self.path} is not the folder of a run: it has no {path.name}") from None
         except (OSError, json.JSONDecodeError) as error:
             raise RunError(f"cannot read {path}: {error}") from error
+
+    def _check_same_data(self, path: Path, here: Any) -> None:
+        if path.exists() and (there := self._read_json(path)) != here:
+            raise RunError(
+                f"the data has changed since the run in {self.path} began: "
+                f"{path.name} says {there} and it is {here} now. "
+                f"Choose another --workdir, or delete that folder to start anew"
+            )
 
     def _check_same(self, config: Mapping[str, Any], free: Sequence[str]) -> None:
         there, here = _flat(self.read_config()), _flat(json.loads(json.dumps(config)))

@@ -38,7 +38,7 @@ def make_train_step(
     Returns:
         A function of a state and a batch (`image` (n, h, w, c) floats, `label` int (n,)) to the new
         state and metrics: sums over the batch of `loss` (auxiliary heads included) and `top1`, the
-        number of examples as `count`, and `nonfinite`, 1 when the loss or a gradient is not finite.
+        number of examples as `count`, and `nonfinite`, 1 when the loss, a parameter or a statistic is not finite.
         Jit it with the state donated.
     """
 
@@ -66,14 +66,12 @@ def make_train_step(
             "loss": value * count,
             "top1": in_top_k(logits, batch["label"], 1).sum(),
             "count": count,
-            "nonfinite": 1 - (jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(grads))).astype(jnp.int32),
         }
-        state = state.replace(
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            batch_stats=batch_stats,
-            opt_state=opt_state,
-        )
+        params = optax.apply_updates(state.params, updates)
+        # What is not finite in a gradient is not finite in the parameters it updates.
+        is_finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm((params, batch_stats)))
+        metrics["nonfinite"] = 1 - is_finite.astype(jnp.int32)
+        state = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
         return state, metrics
 
     return step

@@ -31,10 +31,13 @@ class JsonLines:
     Args:
         path: of the file.
         resume_step: records after this step are dropped: they are about to be written again.
+        evaluated: whether the evaluation of that very step stays too.
     """
 
-    def __init__(self, path: Path, *, resume_step: int):
+    def __init__(self, path: Path, *, resume_step: int, evaluated: bool = True):
         kept = [record for record in read_records(path) if record["step"] <= resume_step] if path.exists() else []
+        if not evaluated:
+            kept = [record for record in kept if record["split"] == "train" or record["step"] < resume_step]
         # Replaced whole, so that dying here loses nothing.
         partial = path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
@@ -67,7 +70,7 @@ class TensorBoard:
     def __init__(self, folder: Path, *, resume_step: int):
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder), purge_step=resume_step + 1 if resume_step else None)
+        self._writer = SummaryWriter(str(folder), purge_step=resume_step + 1)
 
     def write(self, record: Record) -> None:
         """Write a record's numbers."""

@@ -11,12 +11,13 @@ _COLORS = {"train": "#0072B2", "eval": "#D55E00"}
 _NAMES = {"train": "training", "eval": "held out"}
 
 
-def draw_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+def draw_curves(records: Sequence[Mapping[str, Any]], path: Path, *, steps_per_epoch: int) -> None:
     """Draw loss, top-1 accuracy and learning rate against epochs.
 
     Args:
         records: of a run, as `metrics.jsonl` holds them; at least one.
         path: of the PNG to write.
+        steps_per_epoch: of the run.
     """
     # The object-oriented face of matplotlib: no display, no global state.
     from matplotlib.figure import Figure
@@ -28,7 +29,7 @@ def draw_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
         own = [record for record in records if record["split"] == split]
         for axes, name in ((loss, "loss"), (accuracy, "top1")):
             axes.plot(
-                [_epoch(record, records) for record in own],
+                [record["step"] / steps_per_epoch for record in own],
                 [record[name] for record in own],
                 color=_COLORS[split],
                 label=_NAMES[split],
@@ -37,7 +38,7 @@ def draw_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
                 markersize=3,
             )
     training = [record for record in records if record["split"] == "train"]
-    rate.plot([_epoch(r, records) for r in training], [r["learning_rate"] for r in training], color="#444444")
+    rate.plot([r["step"] / steps_per_epoch for r in training], [r["learning_rate"] for r in training], color="#444444")
     loss.set(ylabel="loss (cross-entropy)", ylim=(0, None))
     accuracy.set(ylabel="top-1 accuracy", ylim=(None, 1))
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
@@ -51,10 +52,3 @@ def draw_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     for record in last:
         accuracy.set_title(f"held out: {record['top1']:.2%} at epoch {record['epoch']}", fontsize=10)
     figure.savefig(path)
-
-
-def _epoch(record: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> float:
-    """Epochs as a real number, from the steps of the evaluations, which end epochs."""
-    ends = [(r["step"], r["epoch"]) for r in records if r["split"] == "eval"]
-    steps_per_epoch = ends[0][0] / ends[0][1] if ends else max(r["step"] for r in records)
-    return record["step"] / steps_per_epoch

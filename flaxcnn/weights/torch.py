@@ -7,8 +7,8 @@ but for the last word, and one small table of leaves serves all families.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,11 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from flaxcnn.models import Classifier
+from flaxcnn.weights.errors import WeightsError
+from flaxcnn.weights.keys import to_reference_keys
 
 Variables = dict[str, Any]
+Head = Literal["load", "new"]
 
 # (collection, leaf) -> last word of the torch key
 _LEAVES = {
@@ -27,33 +30,67 @@ _LEAVES = {
     ("batch_stats", "mean"): "running_mean",
     ("batch_stats", "var"): "running_var",
 }
+# What a checkpoint may have and a model without auxiliary heads leaves out.
+_AUXILIARY = ("aux1.", "aux2.")
 
 
-class WeightsError(ValueError):
-    """Weights that do not fit a model, or a file that holds none."""
-
-
-def from_torch(model: Classifier, state_dict: Mapping[str, Any], *, channels: int = 3) -> Variables:
+def from_torch(
+    model: Classifier, state_dict: Mapping[str, Any], *, head: Head = "load", channels: int = 3
+) -> Variables:
     """Turn a PyTorch state dict into the model's variables.
 
     Args:
         model: from `create_model`.
-        state_dict: torch key -> array or tensor, in PyTorch's layouts. Values keep their dtype.
+        state_dict: torch key -> array or tensor, in PyTorch's layouts, with the reference's keys or those of the
+            other packages in `flaxcnn.weights.keys`. Values keep their dtype (float64 only
+            under x64).
+        head: "load", or "new" to initialise afresh all layers whose shapes depend on the number of classes, whatever
+            the state dict has for them; with `num_classes=0` they are left out.
         channels: of the images the weights are for.
 
     Returns:
         `{"params": ..., "batch_stats": ...}`, copies that share no memory with `state_dict`.
 
     Raises:
-        WeightsError: lists every missing, unexpected and mis-shaped key. Only `num_batches_tracked` is ignored.
+        WeightsError: lists every missing, unexpected and mis-shaped key. Only `num_batches_tracked` is ignored, and
+            auxiliary heads where the model was created without.
     """
-    arrays = {k: v for k, v in state_dict.items() if k.rpartition(".")[2] != "num_batches_tracked"}
-    expected = {
-        torch_key(path): (path, leaf.shape) for path, leaf in _flat(abstract_variables(model, channels)).items()
+    if head not in ("load", "new"):
+        raise ValueError(f'head must be "load" or "new", not {head!r}')
+    expected = {torch_key(path): (path, leaf) for path, leaf in _flat(abstract_variables(model, channels)).items()}
+    arrays = to_reference_keys(model, state_dict, expected)
+    unused = () if getattr(model, "aux_heads", True) else _AUXILIARY
+    arrays = {
+        key: array
+        for key, array in arrays.items()
+        if key.rpartition(".")[2] != "num_batches_tracked" and not key.startswith(unused)
     }
-    _check({key: shape for key, (_, shape) in expected.items()}, arrays)
-    flat = {path: jnp.array(_from_torch_layout(_as_numpy(arrays[key]))) for key, (path, _) in expected.items()}
-    return unflatten_dict(flat)
+    fresh = _new_head(model, expected, channels) if head == "new" else {}
+    arrays = {key: array for key, array in arrays.items() if key not in fresh}
+    loaded = {key: place for key, place in expected.items() if key not in fresh}
+    _check({key: leaf.shape for key, (_, leaf) in loaded.items()}, arrays)
+    flat = {path: jnp.array(_from_torch_layout(_as_numpy(arrays[key]))) for key, (path, _) in loaded.items()}
+    return unflatten_dict({path: flat[path] if key in loaded else fresh[key] for key, (path, _) in expected.items()})
+
+
+def _new_head(model: Classifier, expected: Collection[str], channels: int) -> dict[str, Any]:
+    """Initial values of the layers whose shapes depend on the number of classes, by torch key."""
+    one, two = (_shapes(model.clone(num_classes=classes), channels) for classes in (1, 2))
+    if model.num_classes == 0:
+        return dict.fromkeys(one.keys() - expected)
+    head = {key for key, shape in one.items() if shape != two[key]}
+    images = jnp.zeros((1, model.image_size, model.image_size, channels))
+
+    @jax.jit  # which leaves out what these leaves do not depend on: the network
+    def initialise(key: jax.Array) -> dict[str, Any]:
+        flat = _flat(model.init(key, images, train=False))
+        return {torch_key(path): leaf for path, leaf in flat.items() if torch_key(path) in head}
+
+    return initialise(jax.random.key(0))
+
+
+def _shapes(model: Classifier, channels: int) -> dict[str, tuple[int, ...]]:
+    return {torch_key(path): leaf.shape for path, leaf in _flat(abstract_variables(model, channels)).items()}
 
 
 def to_torch(model: Classifier, variables: Mapping[str, Any], *, channels: int = 3) -> dict[str, np.ndarray]:
@@ -70,11 +107,16 @@ def to_torch(model: Classifier, variables: Mapping[str, Any], *, channels: int =
     Raises:
         WeightsError: when the variables are not the model's.
     """
-    flat = _flat({name: variables[name] for name in ("params", "batch_stats") if name in variables})
-    state_dict = {torch_key(path): _to_torch_layout(np.asarray(leaf)) for path, leaf in flat.items()}
+    state_dict = torch_layout(variables)
     expected = _flat(abstract_variables(model, channels))
     _check({torch_key(path): leaf.shape for path, leaf in expected.items()}, state_dict)
     return state_dict
+
+
+def torch_layout(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """`to_torch` without the check that they are a model's."""
+    flat = _flat({name: variables[name] for name in ("params", "batch_stats") if name in variables})
+    return {torch_key(path): _to_torch_layout(np.asarray(leaf)) for path, leaf in flat.items()}
 
 
 def abstract_variables(model: Classifier, channels: int = 3) -> Variables:
@@ -94,7 +136,11 @@ def _flat(variables: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
 
 
 def _as_numpy(value: Any) -> np.ndarray:
-    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    if not hasattr(value, "detach"):
+        return np.asarray(value)
+    tensor = value.detach().cpu()
+    # NumPy has no bfloat16 of its own, so PyTorch cannot hand one over.
+    return tensor.float().numpy().astype(jnp.bfloat16) if "bfloat16" in str(tensor.dtype) else tensor.numpy()
 
 
 def _from_torch_layout(array: np.ndarray) -> np.ndarray:

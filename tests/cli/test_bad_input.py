@@ -33,6 +33,44 @@ def test_no_config(refused: Refused) -> None:
     assert "--config FILE is needed" in refused("train")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ('train=TrainConfig(epochs="3")', "train.epochs must be int, not '3'"),
+        ('model=ModelConfig(dtype="float16")', "model.dtype must be"),
+        ("optimizer=OptimizerConfig(options=None)", "optimizer.options must be"),
+    ],
+)
+def test_a_config_file_with_a_value_of_another_type(
+    refused: Refused, tmp_path: Path, change: str, message: str
+) -> None:
+    file = tmp_path / "config.py"
+    file.write_text(f"from flaxcnn.config import *\ndef get_config():\n    return Config({change})\n")
+    assert message in refused("train", "--config", file, "--workdir", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_too_small_for_batchnorm(command: Command, config_file: Path, tmp_path: Path) -> None:
+    words = ["--model.name", "resnet18", "--data.image_size", 32, "--data.batch_size", 1]
+    result = command("train", "--config", config_file, "--workdir", tmp_path / "run", *words)
+    assert result.status == 2
+    assert "data.batch_size 1" in result.err.splitlines()[-1]
+    assert "Traceback" not in result.err
+
+
+def test_a_flag_that_evaluation_does_not_use(refused: Refused, run_folder: Path) -> None:
+    for flag, value in (("--train.epochs", 7), ("--model.name", "resnet18"), ("--data.batch_size", 8)):
+        assert f"evaluate does not use {flag}" in refused("evaluate", "--workdir", run_folder, flag, value)
+
+
+def test_a_run_at_another_image_size_is_evaluated_and_predicts(
+    command: Command, config_file: Path, tmp_path: Path
+) -> None:
+    words = ["--data.image_size", 36, "--train.epochs", 1]
+    assert command("train", "--config", config_file, "--workdir", tmp_path / "run", *words).status == 0
+    assert command("evaluate", "--workdir", tmp_path / "run").status == 0
+
+
 def test_a_missing_config_file(refused: Refused, config_file: Path) -> None:
     line = refused("train", "--config", config_file.with_name("tinny.py"))
     assert f"there is no config file {config_file.with_name('tinny.py')}; did you mean {config_file}?" in line
@@ -112,6 +150,29 @@ def test_a_broken_config_file(refused: Refused, tmp_path: Path, text: str, messa
             ["--model.name", "efficientnet_b0", "--model.options", "dropout", "1.5"],
             "dropout must be a number in [0, 1)",
         ),
+        (
+            ["--data.image_size", "32", "--data.resize", "16"],
+            "data.resize must be data.image_size (32) or more, not 16",
+        ),
+        (["--data.mean", "nan", "0", "0"], "data.mean must be finite"),
+        (
+            ["--optimizer.schedule", "exponential", "--optimizer.schedule_options", "gamma", "0.1", "every", "foo"],
+            "every must be a number, not 'foo'",
+        ),
+        (
+            ["--optimizer.schedule", "exponential", "--optimizer.schedule_options", "gamma", "0.1", "every", "inf"],
+            "every must be above 0 epochs, not inf",
+        ),
+        (
+            ["--optimizer.name", "sgd", "--optimizer.options", "momentum", "0.9", "nesterov", "0.5"],
+            "nesterov must be True or False, not 0.5",
+        ),
+        (
+            ["--model.name", "shufflenet_v1_g3", "--model.options", "groups", "5", "--data.image_size", "64"],
+            "shufflenet_v1_g3 cannot be built with these options",
+        ),
+        (["--model.name", "resnet18", "--model.options", "depths", "3"], "resnet18 cannot be built with these options"),
+        (["--model.options", "image_size", "8"], "model.options: image_size is set by data.image_size"),
         # a device there is none of
         (["--device", "gpu"], "no gpu was found"),
     ],
@@ -326,7 +387,9 @@ def test_a_loss_that_is_not_finite(command: Command, config_file: Path, tmp_path
     result = command("train", "--config", config_file, "--workdir", tmp_path / "run", *words)
     assert result.status == 1
     line = result.err.splitlines()[-1]
-    found = re.match(r"train: the loss or a gradient is not finite at step (\d+): lower the learning rate", line)
+    found = re.match(
+        r"train: the loss, a parameter or a statistic is not finite at step (\d+): lower the learning rate", line
+    )
     assert found is not None
     assert "Traceback" not in result.err
     saved = [int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdecimal()]

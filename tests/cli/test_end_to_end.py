@@ -20,7 +20,8 @@ def files_below(folder: Path) -> dict[str, bytes]:
 
 def test_a_run_leaves_everything_in_its_folder(run_folder: Path) -> None:
     names = {path.name for path in run_folder.iterdir()} - {".lock"}
-    assert names == {"config.json", "class_names.json", "metrics.jsonl", "checkpoints", "tensorboard", "curves.png"}
+    files = {"config.json", "class_names.json", "examples.json", "metrics.jsonl", "curves.png"}
+    assert names == files | {"checkpoints", "tensorboard"}
     config = json.loads((run_folder / "config.json").read_text())
     assert config["model"]["name"] == "lenet"
     assert config["train"]["epochs"] == 2

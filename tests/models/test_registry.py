@@ -10,23 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.errors import InvalidRngError
 from flax.traverse_util import flatten_dict
 
 from flaxcnn import create_model, list_models
 from flaxcnn.models import Classifier, register
 from flaxcnn.models.lenet import LeNet
 from tests import golden
-from tests.variants import (
-    PROBES,
-    TRAINED,
-    each_probe,
-    every_variant,
-    every_variant_but_slow_beyond,
-    image_sizes,
-    small_size,
-    without_randomness,
-)
+from tests.variants import PROBES, each_probe, every_variant, image_sizes, small_size, without_randomness
 
 # With 1000 classes, as the papers and torchvision's tables have them; auxiliary heads included.
 PUBLISHED_PARAMETERS = {
@@ -109,7 +99,7 @@ def test_output_and_parameters(name: str) -> None:
     assert found == stored, f"{name}: shapes changed. If they are meant to: {golden.SHAPES_COMMAND}"
 
 
-@each_probe
+@every_variant
 def test_pooled_features(name: str) -> None:
     model = create_model(name, num_classes=0)
     size = (model.image_size, model.image_size)
@@ -121,13 +111,13 @@ def test_pooled_features(name: str) -> None:
     assert any(leaf.shape[0] == features.shape[1] for path, leaf in whole.items() if path not in headless)
 
 
-@each_probe
+@every_variant
 def test_promotions_are_explicit(name: str) -> None:
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         shapes_of(create_model(name, num_classes=10), small_size(name), train=True)
 
 
-@each_probe
+@every_variant
 def test_smallest_images(name: str) -> None:
     model = create_model(name, num_classes=10)
     smallest = model.min_image_size
@@ -151,7 +141,7 @@ def test_other_images(name: str) -> None:
             model.init(jax.random.key(0), wrong, train=False)
 
 
-@every_variant_but_slow_beyond(TRAINED)
+@each_probe
 def test_training_step(name: str) -> None:
     model = create_model(name, num_classes=10)
     variables, images = golden.deterministic(model, small_size(name), batch=4)
@@ -181,7 +171,7 @@ def test_training_step(name: str) -> None:
         assert np.any(moved[path] != before), f"{'.'.join(path)} did not move"
 
 
-@every_variant_but_slow_beyond(TRAINED)
+@each_probe
 def test_evaluation(name: str) -> None:
     """No statistic moves, nothing leaks from a trace, and compiled or not it is the same."""
     model = create_model(name, num_classes=10)
@@ -213,16 +203,12 @@ def test_vmap(name: str) -> None:
     assert np.abs(ensemble[1] - logits).max() > tolerance["atol"]
 
 
-@every_variant_but_slow_beyond(TRAINED)
+@each_probe
 def test_bfloat16(name: str) -> None:
-    """Logits within 10 % (relative L2) of float32's, from float32 parameters and statistics.
-
-    The weights are random and nothing calibrates their activations: on MobileNetV2, the farthest with 8 %, PyTorch's
-    autocast is 11 % off.
-    """
+    """Logits off by little more than rounding the weights and images costs; float32 parameters and statistics."""
     model = create_model(name, num_classes=10, dtype=jnp.bfloat16)
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes_of(model, small_size(name))[1])} == {jnp.dtype(jnp.float32)}
-    variables, images = golden.deterministic(model, small_size(name), batch=4)
+    variables, images = golden.deterministic(model, small_size(name))
     trained, updates = jax.eval_shape(
         lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)}),
         variables,
@@ -231,10 +217,12 @@ def test_bfloat16(name: str) -> None:
     assert final(trained).dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves(updates)} <= {jnp.dtype(jnp.float32)}
     logits = jax.jit(partial(model.apply, train=False))(variables, images)
-    reference = jax.jit(partial(create_model(name, num_classes=10).apply, train=False))(variables, images)
+    exact = jax.jit(partial(create_model(name, num_classes=10).apply, train=False))
+    reference = exact(variables, images)
+    rounded = exact(*jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(np.float32), (variables, images)))
     assert logits.dtype == jnp.bfloat16
-    error = np.linalg.norm(np.asarray(logits, np.float32) - reference) / np.linalg.norm(reference)
-    assert 0 < error <= 0.1
+    error = np.abs(np.asarray(logits, np.float32) - reference).max()
+    assert 0 < error <= 5 * np.abs(rounded - reference).max()
 
 
 @each_probe
@@ -242,15 +230,10 @@ def test_dropout_can_be_off(name: str) -> None:
     options = without_randomness(name)
     if not options:
         pytest.skip("has neither dropout nor stochastic depth")
-    images = jax.ShapeDtypeStruct((2, *small_size(name), 3), jnp.float32)
-    _, variables = shapes_of(create_model(name, num_classes=10), small_size(name))
-
-    def train_without_key(model: Classifier) -> Any:
-        return jax.eval_shape(lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]), variables, images)
-
-    train_without_key(create_model(name, num_classes=10, **options))
-    with pytest.raises(InvalidRngError, match="dropout"):
-        train_without_key(create_model(name, num_classes=10, **dict.fromkeys(options, 0.5)))
+    images = jax.ShapeDtypeStruct((4, *small_size(name), 3), jnp.float32)
+    model = create_model(name, num_classes=10, **options)
+    keyless = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, train=True), images)
+    assert final(keyless[0]).shape == (4, 10)
     for rate in options:
         with pytest.raises(ValueError, match=rf"{rate} must be a number in \[0, 1\)"):
             create_model(name, **{rate: 1.0})

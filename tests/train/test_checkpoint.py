@@ -137,6 +137,16 @@ def test_dying_while_a_checkpoint_is_replaced_loses_nothing(tmp_path: Path) -> N
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
 
 
+def test_dying_while_a_checkpoint_is_deleted_does_no_harm(tmp_path: Path) -> None:
+    filled(tmp_path, steps={1: None, 2: 0.5, 3: None}).close()
+    for file in ("_CHECKPOINT_METADATA", "state/_METADATA", "state/manifest.ocdbt"):
+        (tmp_path / "1" / file).unlink()
+    checkpoints = filled(tmp_path, steps={4: None}, keep=2)
+    assert (checkpoints.best(), checkpoints.latest()) == (2, 4)
+    checkpoints.close()
+    assert Checkpoints(tmp_path, read_only=True).steps() == [2, 3, 4]
+
+
 def one_line(error: pytest.ExceptionInfo[CheckpointError]) -> str:
     message = str(error.value)
     assert "\n" not in message
@@ -219,6 +229,8 @@ def test_leftovers_of_a_killed_save_are_no_checkpoints(tmp_path: Path) -> None:
     leftover = tmp_path / "2.orbax-checkpoint-tmp"
     leftover.mkdir()
     (leftover / "state").mkdir()
+    (leftover / "metrics").mkdir()
+    (leftover / "metrics" / "metrics").write_text('{"top1"')
     reading = Checkpoints(tmp_path, read_only=True)
     assert reading.steps() == [1]
     reading.close()

@@ -12,8 +12,8 @@ from flaxcnn.train.run import RunError, RunFolder
 CONFIG = {"model": {"name": "lenet", "options": {}}, "data": {"mean": (0.5, 0.5, 0.5)}, "device": "auto"}
 
 
-def start(folder: RunFolder, config=CONFIG, free=("device",)):
-    return folder.open(config, free=free, class_names=("cat", "dog"))
+def start(folder: RunFolder, config=CONFIG, free=("device",), class_names=("cat", "dog"), examples="6 examples"):
+    return folder.open(config, free=free, class_names=class_names, examples={"train": examples})
 
 
 def test_it_keeps_the_config_and_the_class_names(tmp_path: Path) -> None:
@@ -50,6 +50,25 @@ def test_another_config_is_refused_with_the_fields_that_differ(tmp_path: Path) -
     assert "device" not in message
     assert "\n" not in message
     assert folder.read_config() == json.loads(json.dumps(CONFIG))
+
+
+@pytest.mark.parametrize("other", [{"class_names": ("dog", "zebra")}, {"examples": "7 examples"}], ids=str)
+def test_other_data_is_refused(tmp_path: Path, other: dict) -> None:
+    folder = RunFolder(tmp_path)
+    with start(folder):
+        pass
+    with pytest.raises(RunError, match=r"the data has changed .*(cat.* now|6 examples.*7 examples.* now)"):  # noqa: SIM117
+        with start(folder, **other):
+            pass
+    assert folder.read_class_names() == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("name", ["config.json", "class_names.json"])
+def test_a_file_that_holds_something_else_is_named(tmp_path: Path, name: str) -> None:
+    folder = RunFolder(tmp_path)
+    (tmp_path / name).write_text("3")
+    with pytest.raises(RunError, match=name):
+        folder.read_config() if name == "config.json" else folder.read_class_names()
 
 
 def test_two_processes_do_not_write_at_once(tmp_path: Path) -> None:

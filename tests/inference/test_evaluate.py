@@ -1,0 +1,49 @@
+"""Evaluation: every example once, padding never."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from flaxcnn.inference import evaluate, make_eval_step
+from tests.train.tiny import Tiny, make_batch, make_variables
+
+N = 10
+MODEL = Tiny(num_classes=7)
+VARIABLES = make_variables(MODEL)
+IMAGES = make_batch(n=N)["image"]
+LABELS = np.arange(N) % 7
+
+
+def padded(batch_size: int):
+    """Batches whose padding would be noticed: images of large values."""
+    for start in range(0, N, batch_size):
+        rows = np.arange(start, start + batch_size)
+        real = rows < N
+        images = np.where(real[:, None, None, None], IMAGES[rows % N], 1e6).astype(np.float32)
+        yield {"image": images, "label": LABELS[rows % N], "mask": real.astype(np.float32)}
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 10, 16])
+def test_it_is_the_mean_over_the_examples(batch_size: int) -> None:
+    logits = np.asarray(MODEL.apply(VARIABLES, IMAGES, train=False), np.float64)
+    order = np.argsort(-logits, axis=1, kind="stable")
+    result = evaluate(jax.jit(make_eval_step(MODEL)), VARIABLES, padded(batch_size))
+    assert result == pytest.approx(
+        {
+            "loss": -log_softmax(logits, axis=1)[np.arange(N), LABELS].mean(),
+            "top1": (order[:, 0] == LABELS).mean(),
+            "top5": (order[:, :5] == LABELS[:, None]).any(axis=1).mean(),
+            "examples": N,
+        },
+        rel=1e-5,
+    )
+    assert isinstance(result["examples"], int)
+
+
+def test_an_interrupted_evaluation_has_no_result() -> None:
+    asked = iter([False, True])
+    step = jax.jit(make_eval_step(MODEL))
+    assert evaluate(step, VARIABLES, padded(3), interrupted=lambda: next(asked)) is None

@@ -1,0 +1,45 @@
+"""The picture of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flaxcnn.visual.curves import draw_curves
+
+TRAIN = [
+    {
+        "step": s,
+        "epoch": 1,
+        "split": "train",
+        "loss": 1 / s,
+        "top1": 0.5,
+        "learning_rate": 0.1,
+        "images_per_second": 9.0,
+    }
+    for s in (2, 4, 6)
+]
+EVAL = [{"step": 6, "epoch": 1, "split": "eval", "loss": 0.3, "top1": 0.6, "top5": 1.0, "examples": 10}]
+
+
+@pytest.mark.parametrize("records", [TRAIN + EVAL, TRAIN, TRAIN[:1], EVAL], ids=["both", "training", "one", "held out"])
+def test_whatever_there_is_is_drawn(tmp_path: Path, records: list[dict]) -> None:
+    draw_curves(records, tmp_path / "curves.png", steps_per_epoch=6)
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size == (1440, 480)
+        assert np.asarray(picture.convert("L")).min() < 100
+
+
+def test_both_splits_are_seen(tmp_path: Path) -> None:
+    def colours(records: list[dict]) -> set[tuple[int, ...]]:
+        draw_curves(records, tmp_path / "curves.png", steps_per_epoch=6)
+        with Image.open(tmp_path / "curves.png") as picture:
+            return set(map(tuple, np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0).tolist()))
+
+    training, held_out = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)
+    assert training in colours(TRAIN)
+    assert held_out in colours(EVAL)
+    assert {training, held_out} <= colours(TRAIN + EVAL)
