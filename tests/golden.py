@@ -23,6 +23,8 @@ LOGITS_COMMAND = "python -m tests.golden logits (needs PyTorch: the numbers are 
 
 # name -> height and width
 LOGIT_VARIANTS = {
+    "alexnet_half": (225, 231),
+    "googlenet": (33, 47),
     "efficientnet_b0": (33, 47),
     "efficientnet_lite0": (33, 47),
     "lenet": (33, 35),
