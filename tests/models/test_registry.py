@@ -270,7 +270,7 @@ def test_unknown_names_and_options() -> None:
         create_model("xyzzy")
     with pytest.raises(ValueError, match=r"efficientnet_b0 has no option 'drop_out'; did you mean dropout"):
         create_model("efficientnet_b0", drop_out=0.5)
-    with pytest.raises(ValueError, match="num_classes must be 0"):
+    with pytest.raises(ValueError, match="num_classes must be a whole number, 0"):
         create_model("lenet", num_classes=-1)
 
 
