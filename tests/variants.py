@@ -39,16 +39,13 @@ FAMILIES = sorted(_smallest_of_each_class())
 """The smallest variant of each family."""
 
 PROBES = sorted({*FAMILIES, *_OTHER_BLOCKS})
-"""The smallest variant of each distinct block: what the default run compiles."""
+"""The smallest variant of each distinct block: what all runs together compile for every check."""
 
-TRAINED = set(PROBES) - _HEAVY
-"""What the default run trains a step."""
+TRAINED = set(FAMILIES) - _HEAVY
+"""What the default run trains a step in float64."""
 
 TRAINED_LONGER = {"lenet", "mobilenet_v3_small", "resnet18", "shufflenet_v1_g1_x0_5"}
-"""What the default run trains ten steps."""
-
-every_variant = pytest.mark.parametrize("name", list_models())
-each_probe = pytest.mark.parametrize("name", PROBES)
+"""What the default run trains ten steps in float64, and initialises."""
 
 
 def variants_but_slow_beyond(quick: Iterable[str], among: Iterable[str] | None = None) -> pytest.MarkDecorator:
@@ -57,6 +54,10 @@ def variants_but_slow_beyond(quick: Iterable[str], among: Iterable[str] | None =
     return pytest.mark.parametrize(
         "name", [pytest.param(name, marks=[] if name in quick else [pytest.mark.slow]) for name in names]
     )
+
+
+every_variant = variants_but_slow_beyond(list_models())
+each_probe = variants_but_slow_beyond(FAMILIES, among=PROBES)
 
 
 def image_sizes(name: str) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -7,10 +7,10 @@ import pytest
 
 from flaxcnn import WeightsError, create_model, from_torch, to_torch
 from tests.references import torch, torch_reference
-from tests.variants import every_variant
+from tests.variants import PROBES, variants_but_slow_beyond
 
 
-@every_variant
+@variants_but_slow_beyond(PROBES)
 def test_round_trip(name: str) -> None:
     with torch.device("meta"):
         reference = torch_reference(name)

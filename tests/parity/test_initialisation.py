@@ -11,10 +11,10 @@ from scipy.stats import kurtosis
 
 from flaxcnn import create_model, to_torch
 from tests.references import torch, torch_reference
-from tests.variants import PROBES, TRAINED, small_size, variants_but_slow_beyond
+from tests.variants import PROBES, TRAINED_LONGER, small_size, variants_but_slow_beyond
 
 
-@variants_but_slow_beyond(TRAINED, among=PROBES)
+@variants_but_slow_beyond(TRAINED_LONGER, among=PROBES)
 def test_fresh_parameters(name: str) -> None:
     model = create_model(name, num_classes=100)
     images = jnp.zeros((1, *small_size(name), 3))
