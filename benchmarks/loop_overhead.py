@@ -15,7 +15,8 @@ import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,15 @@ from flaxcnn.train import TrainState, make_train_step
 from flaxcnn.train.checkpoint import Checkpoints
 from flaxcnn.train.loop import Schedule, train
 from flaxcnn.train.parallel import DataParallel
-from flaxcnn.train.writers import Console, JsonLines, TensorBoard
+from flaxcnn.train.writers import Console, JsonLines, TensorBoard, Writer
 
 
 def main() -> None:
     """Print the median of the ratios of neighbouring runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=Path("configs/efficientnet_b0.py"))
-    parser.add_argument("--steps", type=int, default=20, help="a run")
-    parser.add_argument("--rounds", type=int, default=7, help="of a bare run and a loop")
+    parser.add_argument("--steps", type=int, default=30, help="a run")
+    parser.add_argument("--rounds", type=int, default=15, help="of a bare run and a loop")
     options = parser.parse_args()
     config = load_config(options.config)
     experiment, devices = build(config), build_devices(config)
@@ -50,11 +51,11 @@ def main() -> None:
 
     on_device = [devices.put_batch(batch) for batch in batches]
     bare_seconds, loop_seconds = [], []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, open_writers(Path(folder), options.steps) as writers:
         for number in range(options.rounds + 1):
             runs: list[tuple[list[float], Callable[[TrainState], TrainState]]] = [
                 (bare_seconds, lambda state: bare(step, state, on_device)),
-                (loop_seconds, lambda state: loop(step, state, batches, experiment, devices, Path(folder))),
+                (loop_seconds, lambda state: loop(step, state, batches, experiment, devices, writers)),
             ]
             for seconds, run in runs if number % 2 else reversed(runs):
                 seconds.append(timed(run, start))
@@ -96,40 +97,44 @@ def bare(step: Callable[..., Any], state: TrainState, batches: Sequence[Any]) ->
     return state
 
 
+@contextmanager
+def open_writers(folder: Path, steps: int) -> Iterator[list[Writer]]:
+    """The writers of a run, its terminal discarded."""
+    writers = [
+        Console(steps, steps, file=io.StringIO(), line_seconds=0),
+        JsonLines(folder / "metrics.jsonl", resume_step=0),
+        TensorBoard(folder / "tensorboard", resume_step=0),
+    ]
+    yield writers
+    for writer in writers:
+        writer.close()
+
+
 def loop(
     step: Callable[..., Any],
     state: TrainState,
     batches: Sequence[Mapping[str, np.ndarray]],
     experiment: Experiment,
     devices: DataParallel,
-    folder: Path,
+    writers: Sequence[Writer],
 ) -> TrainState:
     """The training loop as the command runs it."""
-    schedule = Schedule(
-        total=len(batches),
-        steps_per_epoch=len(batches),
-        log_every=experiment.schedule.log_every,
-        eval_every=0,
-    )
-    writers = [
-        Console(schedule.total, schedule.steps_per_epoch, file=io.StringIO(), line_seconds=0),
-        JsonLines(folder / "metrics.jsonl", resume_step=0),
-        TensorBoard(folder / "tensorboard", resume_step=0),
-    ]
-    state = train(
+    return train(
         step,
         state,
         ReadyMade(batches),
-        schedule=schedule,
+        schedule=Schedule(
+            total=len(batches),
+            steps_per_epoch=len(batches),
+            log_every=experiment.schedule.log_every,
+            eval_every=0,
+        ),
         put_batch=devices.put_batch,
         evaluate=lambda state: None,
         checkpoints=NoCheckpoints(),
         writers=writers,
         learning_rate=experiment.learning_rate,
     )
-    for writer in writers:
-        writer.close()
-    return state
 
 
 class ReadyMade:

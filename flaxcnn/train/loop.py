@@ -193,7 +193,8 @@ class _Window:
     """Training metrics on their way from the device to a record.
 
     They are read two steps late, so that the device always has a step to work on while the host reads,
-    and never more than two batches wait for it.
+    and never more than two batches wait for it. The learning rate of a record too: computing it when the record
+    is written would wait for the steps on their way.
     """
 
     def __init__(
@@ -207,7 +208,7 @@ class _Window:
         self._schedule = schedule
         self._writers = writers
         self._learning_rate = learning_rate
-        self._pending: list[tuple[int, Metrics, float]] = []
+        self._pending: list[tuple[int, Metrics, ArrayLike | None, float]] = []
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -215,7 +216,8 @@ class _Window:
         self._clock = (time.perf_counter(), self.sums.get("count", 0.0))
 
     def add(self, step: int, metrics: Metrics) -> None:
-        self._pending.append((step, metrics, time.perf_counter()))
+        rate = self._learning_rate(step - 1) if self._schedule.logs(step) else None
+        self._pending.append((step, metrics, rate, time.perf_counter()))
         if len(self._pending) > 2:
             self._read_one()
 
@@ -224,7 +226,7 @@ class _Window:
             self._read_one()
 
     def _read_one(self) -> None:
-        step, metrics, time_of_step = self._pending.pop(0)
+        step, metrics, rate, time_of_step = self._pending.pop(0)
         values = jax.device_get(metrics)
         if values.pop("nonfinite"):
             raise Diverged(
@@ -233,17 +235,17 @@ class _Window:
             )
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
-        if self._schedule.logs(step):
-            self._record(step, time_of_step)
+        if rate is not None:
+            self._record(step, rate, time_of_step)
 
-    def _record(self, step: int, time_of_step: float) -> None:
+    def _record(self, step: int, rate: ArrayLike, time_of_step: float) -> None:
         began, counted = self._clock
         record = {
             "step": step,
             "epoch": self._schedule.epoch(step),
             "split": "train",
             **means(self.sums),
-            "learning_rate": np.asarray(self._learning_rate(step - 1)).item(),
+            "learning_rate": np.asarray(rate).item(),
             "images_per_second": (self.sums["count"] - counted) / (time_of_step - began),
         }
         for writer in self._writers:
