@@ -65,6 +65,13 @@ SHAPES = [
     Shape("dense", 224, 3, 64, 11, 4, 1),
     Shape("dense", 56, 64, 64, 3, 1, 1),
     Shape("dense", 56, 128, 128, 3, 2, 1),
+    Shape("dense", 40, 64, 64, 3, 1, 1),
+    Shape("dense", 20, 128, 128, 3, 1, 1),
+    Shape("dense", 40, 128, 128, 3, 2, 1),
+    Shape("dense", 10, 256, 256, 3, 1, 1),
+    Shape("dense", 5, 512, 512, 3, 1, 1),
+    Shape("dense", 160, 3, 64, 7, 2, 1),
+    Shape("dense", 160, 3, 32, 3, 2, 1),
     Shape("dense", 14, 256, 256, 3, 1, 1),
 ]
 

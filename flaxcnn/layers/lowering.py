@@ -48,6 +48,11 @@ def conv_lowering(mode: Mode) -> Iterator[None]:
         yield
 
 
+def lowering_mode() -> Mode:
+    """What `conv_lowering` chose here."""
+    return _mode.value
+
+
 class _Geometry(NamedTuple):
     """Everything that the two operands of the convolution or of a transpose leave open."""
 
@@ -124,7 +129,7 @@ def conv(
             "it must be (kh, kw, c_in // groups, c_out) with c_out a multiple of groups"
         )
     geometry = _Geometry(jax.typeof(x), jax.typeof(kernel), strides, padding, dilation, groups)
-    lowering = _choose(geometry) if _mode.value == "auto" else _XLA
+    lowering = _choose(geometry) if lowering_mode() == "auto" else _XLA
     if lowering is _XLA or not jnp.issubdtype(x.dtype, jnp.floating):
         return _XLA.forward(geometry, x, kernel)
     x, kernel = _vary_alike(x, kernel)
@@ -250,6 +255,26 @@ def _pointwise(geometry: _Geometry, x: Array, k: Array) -> Array:
     return y.reshape(*y.shape[:3], -1).astype(x.dtype)
 
 
+def _pointwise_kernel_gradient(geometry: _Geometry, x: Array, y: Array) -> Array:
+    """The sum over blocks of rows of the narrower array, transposed, times the wider.
+
+    XLA would transpose the whole array in memory, and compute it, element by element, in the transposed order;
+    a block stays in the cache. No loop is over images: a batch that is sharded over devices stays where it is.
+    """
+    (sh, sw), dtype = geometry.strides, _accumulator(x)
+    x = _pad(geometry, x)[:, ::sh, ::sw]  # (n, h', w', c_in)
+    narrow, wide = (x, y) if x.shape[3] <= y.shape[3] else (y, x)
+    rows = _block_rows(y)
+
+    def block_product(block: Array, total: Array) -> Array:
+        a, b = (lax.dynamic_slice_in_dim(array, block * rows, rows, axis=1) for array in (narrow, wide))
+        return total + jnp.einsum("nhwa,nhwb->ab", a, b, preferred_element_type=dtype)
+
+    zeros = jnp.zeros_like(x, shape=(narrow.shape[3], wide.shape[3]), dtype=dtype)
+    k = lax.fori_loop(0, y.shape[1] // rows, block_product, zeros)
+    return (k if narrow is x else k.T)[None, None].astype(x.dtype)
+
+
 def _grouped(geometry: _Geometry, x: Array, k: Array) -> Array:
     """The sum over taps of the shifted input times the tap's weights, as one fused loop over the output.
 
@@ -321,6 +346,14 @@ def _grouped_kernel_gradient(geometry: _Geometry, x: Array, y: Array) -> Array:
     return jnp.moveaxis(k, 0, 2).astype(x.dtype)
 
 
+def _block_rows(y: Array) -> int:
+    """How many rows of all images to take at a time: few enough for the cache, enough for a matrix product."""
+    n, h, w, _ = y.shape
+    if not isinstance(n, int):  # an exported function's symbol
+        return 1
+    return max(rows for rows in range(1, h + 1) if h % rows == 0 and (rows == 1 or n * rows * w <= 2560))
+
+
 def _accumulator(x: Array) -> jnp.dtype:
     """Half-precision products are added in float32, as XLA's convolutions do."""
     return jnp.promote_types(x.dtype, jnp.float32)
@@ -349,6 +382,6 @@ def _spread(channels: Array, c_out: int) -> Array:
 
 
 _XLA = _transposed(_xla)
-_POINTWISE = _transposed(_pointwise)
-_GROUPED_POINTWISE = _Lowering(_grouped, _grouped_input_gradient, _POINTWISE.kernel_gradient)
+_POINTWISE = _transposed(_pointwise)._replace(kernel_gradient=_pointwise_kernel_gradient)
+_GROUPED_POINTWISE = _Lowering(_grouped, _grouped_input_gradient, _transposed(_pointwise).kernel_gradient)
 _GROUPED = _Lowering(_grouped, _grouped_input_gradient, _grouped_kernel_gradient)

@@ -1,0 +1,256 @@
+"""Time whole networks, training and inference: flaxcnn, XLA's own convolutions, PyTorch, `torch.compile`.
+
+    python benchmarks/compare.py --models resnet50 mobilenet_v2 --batch 16 --image-size 160
+
+Each contestant is a process of its own. All are loaded and warm before the first measurement, then they take turns,
+so that a change in the machine's load meets all of them. A time is the median in milliseconds a step; a ratio is the
+median of the ratios within a turn, and less than 1 means that flaxcnn is faster. A training step is forward, backward
+and an SGD update with momentum, as `make_train_step` and PyTorch's users write it; PyTorch runs in channels-last
+layout. Compile seconds include the first step; memory is the largest of the process, in MiB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+MODELS = (
+    "alexnet vgg11 googlenet resnet18 resnet50 resnext50_32x4d mobilenet_v1 mobilenet_v2 mobilenet_v3_large "
+    "shufflenet_v1_g3 shufflenet_v2_x1_0 efficientnet_b0"
+).split()
+FRAMEWORKS = ("flaxcnn", "xla", "torch", "torch-compile")
+PHASES = ("inference", "training")
+
+Steps = Callable[[int], float]
+"""Seconds of so many steps."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=MODELS, help="default: %(default)s")
+    parser.add_argument("--frameworks", nargs="+", choices=FRAMEWORKS, default=["flaxcnn", "torch"])
+    parser.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--image-size", type=int, default=160, help="pixels")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each contestant")
+    parser.add_argument("--seconds", type=float, default=60, help="start no further round of a model after these")
+    parser.add_argument("--peak-tflops", type=float, help="of the device: adds the share of it that is used")
+    parser.add_argument("--json", type=Path, help="write every time to this file")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        serve(arguments)
+    else:
+        compare(arguments)
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Measure model by model, and print a Markdown table a phase."""
+    results: dict[str, dict[str, dict[str, Any]]] = {phase: {} for phase in arguments.phases}
+    for model in arguments.models:
+        for phase in arguments.phases:
+            row = results[phase][model] = measure(model, phase, arguments)
+            print(phase, line(model, row, arguments), file=sys.stderr, flush=True)
+            if arguments.json:
+                arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+    for phase, rows in results.items():
+        print(f"\n{phase}, batch {arguments.batch}, {arguments.image_size} px, {arguments.dtype}\n")
+        print(table(rows, arguments))
+
+
+def measure(model: str, phase: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Every framework's times of one model, taken in turns."""
+    workers = {framework: start_worker(framework, model, phase) for framework in arguments.frameworks}
+    try:
+        # One after another: what is compiled at the same time is not timed well.
+        rows = {framework: ask(worker, "prepare") for framework, worker in workers.items()}
+        for row in rows.values():
+            row["milliseconds"] = []
+        began = time.perf_counter()
+        for number in range(arguments.rounds):
+            for framework in workers if number % 2 else reversed(workers):
+                answer = ask(workers[framework], "run")
+                rows[framework]["milliseconds"].append(answer["milliseconds"])
+                rows[framework]["peak_mib"] = answer["peak_mib"]
+            if time.perf_counter() - began > arguments.seconds and number >= 2:
+                break
+    finally:
+        for worker in workers.values():
+            worker.kill()
+            worker.wait()
+    return rows
+
+
+def start_worker(framework: str, model: str, phase: str) -> subprocess.Popen[str]:
+    command = [sys.executable, __file__, *sys.argv[1:], "--models", model, "--phases", phase, "--worker", framework]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def ask(worker: subprocess.Popen[str], question: str) -> dict[str, Any]:
+    assert worker.stdin and worker.stdout
+    print(question, file=worker.stdin, flush=True)
+    answer = worker.stdout.readline()
+    if not answer:
+        raise SystemExit(f"the process died: {worker.args}")
+    return json.loads(answer)
+
+
+def ratios(row: dict[str, Any], framework: str) -> list[float]:
+    """flaxcnn's time to another's, turn by turn."""
+    pairs = zip(row["flaxcnn"]["milliseconds"], row[framework]["milliseconds"], strict=True)
+    return [ours / theirs for ours, theirs in pairs]
+
+
+def line(model: str, row: dict[str, Any], arguments: argparse.Namespace) -> str:
+    """A row of the Markdown table."""
+    cells = [model]
+    for framework in arguments.frameworks:
+        result = row[framework]
+        milliseconds = statistics.median(result["milliseconds"])
+        cell = f"{milliseconds:.0f} ms, {result['compile_seconds']:.0f} s, {result['peak_mib']:.0f} MiB"
+        if arguments.peak_tflops and "flops" in result:
+            cell += f", {result['flops'] / milliseconds / 1e9 / arguments.peak_tflops:.0%}"
+        cells.append(cell)
+    if "flaxcnn" in row:
+        cells += [
+            f"{statistics.median(ratios(row, other)):.2f}" for other in arguments.frameworks if other != "flaxcnn"
+        ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def table(rows: dict[str, dict[str, Any]], arguments: argparse.Namespace) -> str:
+    """A row a model, and the geometric means of the ratios."""
+    others = [framework for framework in arguments.frameworks if framework != "flaxcnn"]
+    header = ["model", *arguments.frameworks]
+    last = ["geometric mean"] + [""] * len(arguments.frameworks)
+    if "flaxcnn" in arguments.frameworks:
+        header += [f"to {other}" for other in others]
+        for other in others:
+            medians = [statistics.median(ratios(row, other)) for row in rows.values()]
+            last.append(f"{statistics.geometric_mean(medians):.2f}")
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    lines += [line(model, row, arguments) for model, row in rows.items()]
+    return "\n".join([*lines, "| " + " | ".join(last) + " |"])
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """Answer the parent's questions on standard output."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
+    prepare = {
+        "flaxcnn": prepare_flaxcnn,
+        "xla": prepare_flaxcnn,
+        "torch": prepare_torch,
+        "torch-compile": prepare_torch,
+    }
+    run: Steps | None = None
+    for question in sys.stdin:
+        if question.strip() == "prepare":
+            run, answer = prepare[arguments.worker](arguments)
+            run(2)  # warm
+        else:
+            assert run
+            answer = {"milliseconds": 1000 * run(1)}
+        answer["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def prepare_flaxcnn(arguments: argparse.Namespace) -> tuple[Steps, dict[str, Any]]:
+    """Compile a step and make one; "xla" is flaxcnn with XLA's own convolutions."""
+    import jax
+    import jax.numpy as jnp
+
+    from flaxcnn import create_model, optim
+    from flaxcnn.analysis import cost
+    from flaxcnn.layers import conv_lowering
+    from flaxcnn.train import create_state, make_train_step
+
+    training = arguments.phases == ["training"]
+    model = create_model(arguments.models[0], num_classes=1000, dtype=jnp.dtype(arguments.dtype))
+    optimizer = optim.sgd(0.01, momentum=0.9, weight_decay=1e-4)
+    size = arguments.image_size
+    image = jax.random.normal(jax.random.key(0), (arguments.batch, size, size, 3))
+    label = jax.random.randint(jax.random.key(1), (arguments.batch,), 0, 1000)
+    batch = {"image": image, "label": label}
+    variables = jax.jit(lambda x: model.init(jax.random.key(0), x, train=False))(image[:1])
+    state = create_state(model, optimizer, variables)
+
+    with conv_lowering("xla" if arguments.worker == "xla" else "auto"):
+        began = time.perf_counter()
+        if training:
+            step = jax.jit(make_train_step(model, optimizer), donate_argnums=0).lower(state, batch).compile()
+        else:
+            step = jax.jit(lambda v, x: model.apply(v, x, train=False)).lower(variables, image).compile()
+
+    def run(steps: int) -> float:
+        nonlocal state
+        began = time.perf_counter()
+        for _ in range(steps):
+            if training:
+                state, _ = step(state, batch)
+                jax.block_until_ready(state)
+            else:
+                jax.block_until_ready(step(variables, image))
+        return time.perf_counter() - began
+
+    run(1)
+    macs = cost(model, image_size=size).macs * arguments.batch
+    return run, {"compile_seconds": time.perf_counter() - began, "flops": 2 * macs * (3 if training else 1)}
+
+
+def prepare_torch(arguments: argparse.Namespace) -> tuple[Steps, dict[str, Any]]:
+    """The network that the parity tests take for the reference, in channels-last layout on all cores."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    import torch
+
+    from tests.references import torch_reference
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    training = arguments.phases == ["training"]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = getattr(torch, arguments.dtype)
+    model = torch_reference(arguments.models[0]).to(device, memory_format=torch.channels_last).train(training)
+    size = arguments.image_size
+    image = torch.randn(arguments.batch, 3, size, size, device=device).to(memory_format=torch.channels_last)
+    label = torch.randint(1000, (arguments.batch,), device=device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    autocast = torch.autocast(device, dtype, enabled=dtype != torch.float32)
+    network = torch.compile(model) if arguments.worker == "torch-compile" else model
+
+    def train_step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with autocast:
+            outputs = network(image)
+            logits, *aux = outputs if isinstance(outputs, tuple) else (outputs,)
+            loss = torch.nn.functional.cross_entropy(logits, label)
+            for head in aux:
+                loss = loss + 0.3 * torch.nn.functional.cross_entropy(head, label)
+        loss.backward()
+        optimizer.step()
+
+    def infer() -> None:
+        with torch.inference_mode(), autocast:
+            network(image)
+
+    def run(steps: int) -> float:
+        began = time.perf_counter()
+        for _ in range(steps):
+            train_step() if training else infer()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - began
+
+    return run, {"compile_seconds": run(1)}
+
+
+if __name__ == "__main__":
+    main()
