@@ -19,14 +19,24 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-MODELS = (
-    "alexnet vgg11 googlenet resnet18 resnet50 resnext50_32x4d mobilenet_v1 mobilenet_v2 mobilenet_v3_large "
-    "shufflenet_v1_g3 shufflenet_v2_x1_0 efficientnet_b0"
-).split()
+MODELS = [
+    "alexnet",
+    "vgg11",
+    "googlenet",
+    "resnet18",
+    "resnet50",
+    "resnext50_32x4d",
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "shufflenet_v1_g3",
+    "shufflenet_v2_x1_0",
+    "efficientnet_b0",
+]
 FRAMEWORKS = ("flaxcnn", "xla", "torch", "torch-compile")
 PHASES = ("inference", "training")
 
@@ -218,7 +228,8 @@ def prepare_torch(arguments: argparse.Namespace) -> tuple[Steps, dict[str, Any]]
     training = arguments.phases == ["training"]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = getattr(torch, arguments.dtype)
-    model = torch_reference(arguments.models[0]).to(device, memory_format=torch.channels_last).train(training)
+    model = torch_reference(arguments.models[0]).to(device).train(training)
+    model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     size = arguments.image_size
     image = torch.randn(arguments.batch, 3, size, size, device=device).to(memory_format=torch.channels_last)
     label = torch.randint(1000, (arguments.batch,), device=device)
