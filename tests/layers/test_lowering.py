@@ -47,12 +47,20 @@ SHAPES = {
     "grouped, many channels to few": ((6, 7), (3, 3), 20, 4, (2, 2), ((1, 1), (1, 0)), (1, 1), 2),
     "dense": ((7, 6), (3, 3), 4, 6, (1, 1), ((1, 1), (1, 1)), (1, 1), 1),
     "dense, stride 4": ((19, 18), (11, 11), 3, 8, (4, 4), ((2, 2), (2, 2)), (1, 1), 1),
+    "dense, many channels": ((6, 8), (3, 3), 64, 72, (1, 1), ((1, 1), (1, 1)), (1, 1), 1),
+    "dense, many channels, odd": ((7, 5), (3, 3), 72, 64, (1, 1), ((1, 1), (1, 1)), (1, 1), 1),
+    "dense, many channels, not padded": ((6, 5), (3, 3), 64, 64, (1, 1), ((0, 0), (0, 0)), (1, 1), 1),
+    "dense, many channels, padded beyond the kernel": ((4, 5), (3, 3), 64, 64, (1, 1), ((3, 4), (0, 3)), (1, 1), 1),
+    "dense, many channels, one pixel": ((1, 1), (3, 3), 64, 64, (1, 1), ((1, 1), (1, 1)), (1, 1), 1),
+    "dense, many channels, stride 2": ((8, 7), (3, 3), 16, 24, (2, 2), ((1, 1), (1, 1)), (1, 1), 1),
+    "dense, many channels, dilated": ((9, 8), (5, 3), 16, 16, (1, 2), ((2, 1), (0, 2)), (2, 1), 1),
     "no output": ((2, 2), (3, 3), 4, 4, (1, 1), ((0, 0), (0, 0)), (1, 1), 4),
 }
 DEPTHWISE, POINTWISE = SHAPES["depthwise, stride 2"], SHAPES["pointwise, stride 2"]
 GROUPED = SHAPES["grouped, stride 2"]
 every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-KINDS = {"depthwise": DEPTHWISE, "1x1": POINTWISE, "grouped": GROUPED}
+WINOGRAD, DENSE = SHAPES["dense, many channels"], SHAPES["dense, many channels, stride 2"]
+KINDS = {"3x3": WINOGRAD, "dense": DENSE, "depthwise": DEPTHWISE, "1x1": POINTWISE, "grouped": GROUPED}
 each_kind = pytest.mark.parametrize("shape", KINDS.values(), ids=KINDS)
 
 
@@ -78,9 +86,10 @@ def reference(x, kernel, *, strides, padding, dilation, groups):
 
 
 def value_and_gradients(function, options, x, k):
+    alone = function(x, k, **options)  # may be lowered otherwise where no gradient is wanted
     y, pullback = jax.vjp(lambda x, k: function(x, k, **options), x, k)
     weights = jnp.arange(y.size).reshape(y.shape) % 7 - 3  # the same in every dtype
-    return y, *pullback(weights.astype(y.dtype))
+    return alone, y, *pullback(weights.astype(y.dtype))
 
 
 def check(actual, expected, tolerance):
@@ -182,18 +191,25 @@ def test_symbolic_batch_size(shape):
 
 def lowered(shape, platform):
     x, k, options = draw(shape)
-    function = jax.jit(lambda x, k: value_and_gradients(conv, options, x, k))
+    function = jax.jit(lambda x, k: value_and_gradients(conv, options, x, k)[1:])
     return function.trace(x, k).lower(lowering_platforms=(platform,)).as_text()
 
 
 @each_kind
 def test_the_mode_and_the_platform_choose_the_operation(shape):
     convolution = "stablehlo.convolution"
-    assert convolution not in lowered(shape, "cpu")
+    of_xla = 2 if shape in (DENSE, WINOGRAD) else 0  # in training, of a dense one, only the kernel gradient is ours
+    assert lowered(shape, "cpu").count(convolution) == of_xla
     assert lowered(shape, "tpu").count(convolution) == 3
     assert lowered(shape, "cuda").count(convolution) == 3
     with conv_lowering("xla"):
         assert lowered(shape, "cpu").count(convolution) == 3
+
+
+def test_winograd_where_no_gradient_is_wanted():
+    x, k, options = draw(WINOGRAD)
+    text = jax.jit(lambda x, k: conv(x, k, **options)).lower(x, k).as_text()
+    assert (text.count("stablehlo.convolution"), text.count("dot_general")) == (0, 16)
 
 
 def test_a_jitted_function_is_traced_again_in_another_mode():
