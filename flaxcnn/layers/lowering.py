@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, reduce
 from operator import add
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -291,7 +291,7 @@ def _dense_kernel_gradient(geometry: _Geometry, x: Array, y: Array) -> Array:
         return [total + y_block @ w.reshape(-1, x.shape[3]) for total, w in zip(totals, windows, strict=True)]
 
     zeros = jnp.zeros_like(x, shape=(y.shape[3], x.shape[3]))
-    taps = lax.fori_loop(0, y.shape[1] // rows, block_products, [zeros] * (kh * kw))
+    taps = _over_blocks(y.shape[1] // rows, block_products, [zeros] * (kh * kw))
     return jnp.stack(taps).reshape(kh, kw, y.shape[3], x.shape[3]).swapaxes(2, 3)
 
 
@@ -348,7 +348,7 @@ def _pointwise_kernel_gradient(geometry: _Geometry, x: Array, y: Array) -> Array
         return total + jnp.einsum("nhwa,nhwb->ab", a, b, preferred_element_type=dtype)
 
     zeros = jnp.zeros_like(x, shape=(narrow.shape[3], wide.shape[3]), dtype=dtype)
-    k = lax.fori_loop(0, y.shape[1] // rows, block_product, zeros)
+    k = _over_blocks(y.shape[1] // rows, block_product, zeros)
     return (k if narrow is x else k.T)[None, None].astype(x.dtype)
 
 
@@ -429,6 +429,11 @@ def _block_rows(shape: Sequence[int]) -> int:
     if not isinstance(n, int):  # an exported function's symbol
         return 1
     return max(rows for rows in range(1, h + 1) if h % rows == 0 and (rows == 1 or n * rows * w <= 1600))
+
+
+def _over_blocks(blocks: int, add_block: Callable[[Any, Any], Any], zeros: Any) -> Any:
+    """The sum over blocks; a single one needs no loop, and compiles sooner."""
+    return add_block(0, zeros) if blocks == 1 else lax.fori_loop(0, blocks, add_block, zeros)
 
 
 def _accumulator(x: Array) -> jnp.dtype:
