@@ -17,6 +17,17 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 def few_programs() -> Iterator[None]:
     """Forget a module's compiled programs at its end: a worker that keeps them all grows to many gigabytes."""
     yield
+    forget_programs()
+
+
+@pytest.fixture
+def forget_programs_after() -> Iterator[None]:
+    """Forget them after each test, where one test compiles half a gigabyte of them."""
+    yield
+    forget_programs()
+
+
+def forget_programs() -> None:
     jax = sys.modules.get("jax")
     if jax is not None:
         jax.clear_caches()

@@ -67,7 +67,8 @@ def test_heads_are_where_the_paper_has_them() -> None:
         return model.apply(variables, images, train=True, mutable=["batch_stats"])[0]
 
     before = apply(variables)
-    variables["params"]["inception4b"]["branch1"]["bn"]["bias"] += 1.0
+    norm = variables["params"]["inception4b"]["branch1"]["bn"]
+    norm["bias"] = norm["bias"] + 1.0  # not in place: `before` may still be reading it
     after = apply(variables)
     np.testing.assert_array_equal(after.aux_logits1, before.aux_logits1)
     assert np.any(after.aux_logits2 != before.aux_logits2)

@@ -141,6 +141,7 @@ def test_other_images(name: str) -> None:
             model.init(jax.random.key(0), wrong, train=False)
 
 
+@pytest.mark.usefixtures("forget_programs_after")
 @each_probe
 def test_training_step(name: str) -> None:
     model = create_model(name, num_classes=10)
@@ -171,6 +172,7 @@ def test_training_step(name: str) -> None:
         assert np.any(moved[path] != before), f"{'.'.join(path)} did not move"
 
 
+@pytest.mark.usefixtures("forget_programs_after")
 @each_probe
 def test_evaluation(name: str) -> None:
     """No statistic moves, nothing leaks from a trace, and compiled or not it is the same."""
