@@ -78,7 +78,13 @@ class FolderSource:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Example:
-        return {"image": load_image(self.name(index)), "label": int(self.labels[index])}
+        try:
+            image = load_image(self.name(index))
+        except DataError as error:
+            raise DataError(
+                f'{error}; mend or remove the file, or leave such files out with on_error "skip"'
+            ) from error
+        return {"image": image, "label": int(self.labels[index])}
 
     def name(self, index: int) -> str:
         return str(self.root / self.files[index])

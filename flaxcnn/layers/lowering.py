@@ -28,14 +28,15 @@ _mode = jax.make_user_context("auto")  # part of the key of every jit cache
 
 @contextmanager
 def conv_lowering(mode: Mode) -> Iterator[None]:
-    """Choose how the convolutions traced inside a `with` block are lowered.
+    """Choose how the convolutions and max pools traced inside a `with` block are lowered.
 
     The mode is read when a function is traced and is part of the key of `jax.jit`'s caches: a function jitted
     under one mode is traced again when it is called under the other.
 
     Args:
-        mode: "auto", the default outside any block, lowers each convolution the fastest way for the backend
-            it is compiled for; "xla" always takes `jax.lax.conv_general_dilated`. Both agree to rounding.
+        mode: "auto", the default outside any block, lowers each the fastest way for the backend it is compiled
+            for; "xla" always takes `jax.lax.conv_general_dilated` and `jax.lax.reduce_window`. Both agree to
+            rounding.
             "auto" has custom reverse-mode rules, of any order; forward-mode differentiation (`jax.jvp`,
             `jax.linearize`, `jax.jacfwd`) needs "xla".
 
