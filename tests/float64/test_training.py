@@ -26,7 +26,7 @@ from tests.references import (
 from tests.variants import (
     FAMILIES,
     PROBES,
-    TRAINED,
+    QUICK,
     TRAINED_LONGER,
     training_size,
     variants_but_slow_beyond,
@@ -90,7 +90,7 @@ def torch_loss(reference: torch.nn.Module, images: np.ndarray) -> torch.Tensor:
     return losses[0] + AUXILIARY_WEIGHT * sum(losses[1:])
 
 
-@variants_but_slow_beyond(TRAINED, among=PROBES)
+@variants_but_slow_beyond(QUICK, among=PROBES)
 def test_first_step(name: str) -> None:
     pair = make_pair(name)
     variables = from_torch(pair.model, pair.state_dict)

@@ -174,7 +174,6 @@ def test_new_head(name: str) -> None:
         from_torch(model, state_dict, head="ema")  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.skipif("inception_v1" not in FAMILIES, reason="the model has auxiliary heads")
 def test_auxiliary_heads_are_left_out_where_the_model_has_none() -> None:
     state_dict = random_state_dict(torch_reference("inception_v1", 7))
     with_heads = create_model("inception_v1", num_classes=7)
