@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 
 import pytest
+
+from tests.programs import forget_programs
 
 # Tests compile many programs and run each once: without XLA's optimisations they take half the time.
 # `XLA_FLAGS= pytest` tests the optimised programs.
@@ -25,9 +26,3 @@ def forget_programs_after() -> Iterator[None]:
     """Forget them after each test, where one test compiles half a gigabyte of them."""
     yield
     forget_programs()
-
-
-def forget_programs() -> None:
-    jax = sys.modules.get("jax")
-    if jax is not None:
-        jax.clear_caches()

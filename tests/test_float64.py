@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 
 FILES = sorted((Path(__file__).parent / "float64").glob("test_*.py"))
+WITH_SLOW_TESTS = [file for file in FILES if "slow" in file.read_text()]
 
 
-@pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["quick", "slow"])
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_in_float64(file: Path, slow: bool) -> None:
-    markers = "slow" if slow else "not slow"
+def run_in_float64(file: Path, markers: str) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-n", "0", "-q", "-rs", "-m", markers, str(file)],
         cwd=file.parents[2],
@@ -23,7 +21,15 @@ def test_in_float64(file: Path, slow: bool) -> None:
         capture_output=True,
         text=True,
     )
-    tail = "\n".join(run.stdout.splitlines()[-60:])
-    if run.returncode == pytest.ExitCode.NO_TESTS_COLLECTED:
-        pytest.skip(f"{file.name}: {tail.splitlines()[-1]}")
-    assert run.returncode == 0, tail + run.stderr
+    assert run.returncode == 0, "\n".join(run.stdout.splitlines()[-60:]) + run.stderr
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_in_float64(file: Path) -> None:
+    run_in_float64(file, "not slow")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", WITH_SLOW_TESTS, ids=lambda file: file.stem)
+def test_slow_in_float64(file: Path) -> None:
+    run_in_float64(file, "slow")

@@ -20,6 +20,7 @@ from tests.references import (
 from tests.variants import PROBES, image_sizes, training_size, variants_but_slow_beyond
 
 
+@pytest.mark.usefixtures("forget_programs_after")
 @pytest.mark.parametrize("size", [pytest.param("smallest", marks=pytest.mark.slow), "odd"])
 @variants_but_slow_beyond(PROBES)
 def test_stages_and_logits(name: str, size: str) -> None:
