@@ -21,7 +21,10 @@ def run_in_float64(file: Path, markers: str) -> None:
         capture_output=True,
         text=True,
     )
-    assert run.returncode == 0, "\n".join(run.stdout.splitlines()[-60:]) + run.stderr
+    lines = run.stdout.splitlines()
+    if run.returncode == pytest.ExitCode.NO_TESTS_COLLECTED:  # PyTorch is absent.
+        pytest.skip(next(line for line in lines if line.startswith("SKIPPED")))
+    assert run.returncode == 0, "\n".join(lines[-60:]) + run.stderr
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -1,27 +1,35 @@
 """How a 2-D convolution is lowered: to XLA's own operation, or to the same sum in a form that suits XLA.
 
 XLA's CPU backend runs depthwise, grouped and 1x1 convolutions, and above all their gradients, far below the
-speed of the machine. A convolution is bilinear in its input and its kernel, so a lowering is three functions:
-the convolution and its transposes with respect to either operand. The derivatives of each are the other two,
-so that derivatives of any order take the fast path.
+speed of the machine. Here one of the ways of `conv_algorithms` is chosen for each convolution, and given
+derivatives of any order that take the same way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial, reduce
-from operator import add
-from typing import Any, Literal, NamedTuple, get_args
+from functools import partial
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
-from jax.core import ShapedArray
+
+from flaxcnn.layers.conv_algorithms import (
+    DENSE,
+    GROUPED,
+    GROUPED_POINTWISE,
+    POINTWISE,
+    TAPS,
+    WINOGRAD,
+    XLA,
+    Geometry,
+    Lowering,
+    Pair,
+)
 
 Mode = Literal["auto", "xla"]
-Pair = tuple[int, int]
 
 _mode = jax.make_user_context("auto")  # part of the key of every jit cache
 
@@ -52,50 +60,6 @@ def conv_lowering(mode: Mode) -> Iterator[None]:
 def lowering_mode() -> Mode:
     """What `conv_lowering` chose here."""
     return _mode.value
-
-
-class _Geometry(NamedTuple):
-    """Everything that the two operands of the convolution or of a transpose leave open."""
-
-    x: ShapedArray  # the operands' types: shape, dtype, and how they lie on devices
-    k: ShapedArray
-    strides: Pair
-    padding: tuple[Pair, Pair]
-    dilation: Pair
-    groups: int
-    input_dilation: Pair = (1, 1)  # 1 + zeros between the entries of the input
-
-    @property
-    def input_size(self) -> Pair:
-        return self.x.shape[1], self.x.shape[2]
-
-    @property
-    def kernel_size(self) -> Pair:
-        return self.k.shape[0], self.k.shape[1]
-
-    @property
-    def span(self) -> Pair:
-        """Rows and columns of the input that one output sees, from the first to the last."""
-        (kh, kw), (dh, dw) = self.kernel_size, self.dilation
-        return (kh - 1) * dh + 1, (kw - 1) * dw + 1
-
-    @property
-    def output_size(self) -> Pair:
-        h, w = (
-            ((size - 1) * spread + 1 + sum(padding) - span) // stride + 1
-            for size, spread, padding, span, stride in zip(
-                self.input_size, self.input_dilation, self.padding, self.span, self.strides, strict=True
-            )
-        )
-        return max(h, 0), max(w, 0)
-
-
-class _Lowering(NamedTuple):
-    """A convolution y = x * k and its transposes, each as `function(geometry, operand, operand)`."""
-
-    forward: Callable[[_Geometry, Array, Array], Array]  # (x, k) -> y
-    input_gradient: Callable[[_Geometry, Array, Array], Array]  # (gradient of y, k) -> gradient of x
-    kernel_gradient: Callable[[_Geometry, Array, Array], Array]  # (x, gradient of y) -> gradient of k
 
 
 def conv(
@@ -129,10 +93,10 @@ def conv(
             f"kernel of shape {kernel.shape} does not fit an input of {c_in} channels in {groups} groups: "
             "it must be (kh, kw, c_in // groups, c_out) with c_out a multiple of groups"
         )
-    geometry = _Geometry(jax.typeof(x), jax.typeof(kernel), strides, padding, dilation, groups)
-    lowering = _choose(geometry) if lowering_mode() == "auto" else _XLA
-    if lowering is _XLA or not jnp.issubdtype(x.dtype, jnp.floating):
-        return _XLA.forward(geometry, x, kernel)
+    geometry = Geometry(jax.typeof(x), jax.typeof(kernel), strides, padding, dilation, groups)
+    lowering = _choose(geometry) if lowering_mode() == "auto" else XLA
+    if lowering is XLA or not jnp.issubdtype(x.dtype, jnp.floating):
+        return XLA.forward(geometry, x, kernel)
     x, kernel = _vary_alike(x, kernel)
     return _forward(lowering, geometry._replace(x=jax.typeof(x), k=jax.typeof(kernel)), x, kernel)
 
@@ -149,7 +113,7 @@ def _vary_alike(x: Array, kernel: Array) -> tuple[Array, Array]:
     return x, kernel
 
 
-def _choose(geometry: _Geometry) -> _Lowering:
+def _choose(geometry: Geometry) -> Lowering:
     """The fastest lowering on a CPU; other backends always take XLA's.
 
     Figures: milliseconds, XLA's operation -> ours, of the convolution, its input gradient and its kernel
@@ -157,31 +121,31 @@ def _choose(geometry: _Geometry) -> _Lowering:
     """
     pointwise, groups = geometry.kernel_size == (1, 1), geometry.groups
     if 0 in geometry.output_size:
-        return _XLA
+        return XLA
     if pointwise and groups == 1:  # 56x56, 256-512, stride 2: 60 -> 56, 49 -> 45, 389 -> 46
-        return _POINTWISE
+        return POINTWISE
     if pointwise:  # 28x28, 240-60, 3 groups: 7.2 -> 6.9, 5.5 -> 3.7, 145 -> 5.6; products forward: 17
-        return _GROUPED_POINTWISE
+        return GROUPED_POINTWISE
     if groups > 1:  # 56x56, 144, depthwise 3x3: 482 -> 24, 480 -> 23, 1153 -> 37
-        return _GROUPED  # 28x28, 256, 32 groups, 3x3: 250 -> 55, 274 -> 60, 33024 -> 233
+        return GROUPED  # 28x28, 256, 32 groups, 3x3: 250 -> 55, 274 -> 60, 33024 -> 233
     if min(geometry.k.shape[2:]) < 16:  # stems
-        return _XLA
+        return XLA
     if _has_few_pixels(geometry):  # 5x5, 512, 3x3: 9.3 -> 4.2, 7.8 -> 4.2, 8.2 -> 6.9; 2x2, batch of 32: 190 -> 1.2
-        return _TAPS
+        return TAPS
     if geometry.x.dtype.itemsize < 4:
-        return _XLA
+        return XLA
     # The kernel gradient: 20x20, 128, 3x3: 11 -> 6.6; 80x80, 64-128: 237 -> 56.
-    return _WINOGRAD if _suits_winograd(geometry) else _DENSE
+    return WINOGRAD if _suits_winograd(geometry) else DENSE
 
 
-def _has_few_pixels(geometry: _Geometry) -> bool:
+def _has_few_pixels(geometry: Geometry) -> bool:
     """Whether the products of all taps stay in the cache."""
     n, (h, w) = geometry.x.shape[0], geometry.output_size
     # The number of images is a symbol in an exported function: any may come.
     return n * h * w <= 2400 if isinstance(n, int) else h * w <= 9
 
 
-def _suits_winograd(geometry: _Geometry) -> bool:
+def _suits_winograd(geometry: Geometry) -> bool:
     """Whether the transformed arrays stay near the cache, and are few beside the products.
 
     40x40, 64-64: 8.1 -> 4.6 ms; 10x10, 512-512: 21.5 -> 11.4; but 80x80, 64-128: 51 -> 87.
@@ -198,17 +162,17 @@ def _suits_winograd(geometry: _Geometry) -> bool:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _forward(lowering: _Lowering, geometry: _Geometry, x: Array, k: Array) -> Array:
+def _forward(lowering: Lowering, geometry: Geometry, x: Array, k: Array) -> Array:
     return _on_platform("forward", lowering, geometry, x, k)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _input_gradient(lowering: _Lowering, geometry: _Geometry, y: Array, k: Array) -> Array:
+def _input_gradient(lowering: Lowering, geometry: Geometry, y: Array, k: Array) -> Array:
     return _on_platform("input_gradient", lowering, geometry, y, k)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _kernel_gradient(lowering: _Lowering, geometry: _Geometry, x: Array, y: Array) -> Array:
+def _kernel_gradient(lowering: Lowering, geometry: Geometry, x: Array, y: Array) -> Array:
     return _on_platform("kernel_gradient", lowering, geometry, x, y)
 
 
@@ -235,275 +199,16 @@ _kernel_gradient.defvjp(
 )
 
 
-def _in_training(lowering: _Lowering) -> _Lowering:
+def _in_training(lowering: Lowering) -> Lowering:
     """Within a training step Winograd's gain is lost to the cache, and its compile time is doubled."""
-    return _DENSE if lowering == _WINOGRAD else lowering
+    return DENSE if lowering == WINOGRAD else lowering
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))  # layers of one shape are traced and lowered once
-def _on_platform(name: str, lowering: _Lowering, geometry: _Geometry, a: Array, b: Array) -> Array:
+def _on_platform(name: str, lowering: Lowering, geometry: Geometry, a: Array, b: Array) -> Array:
     return lax.platform_dependent(
         a,
         b,
         cpu=partial(getattr(lowering, name), geometry),
-        default=partial(getattr(_XLA, name), geometry),
+        default=partial(getattr(XLA, name), geometry),
     )
-
-
-def _transposed(forward: Callable[[_Geometry, Array, Array], Array]) -> _Lowering:
-    """The lowering whose gradients are JAX's own transposes of `forward`."""
-
-    def input_gradient(geometry: _Geometry, y: Array, k: Array) -> Array:
-        return jax.linear_transpose(lambda x: forward(geometry, x, k), geometry.x)(y)[0]
-
-    def kernel_gradient(geometry: _Geometry, x: Array, y: Array) -> Array:
-        return jax.linear_transpose(lambda k: forward(geometry, x, k), geometry.k)(y)[0]
-
-    return _Lowering(forward, input_gradient, kernel_gradient)
-
-
-def _xla(geometry: _Geometry, x: Array, k: Array) -> Array:
-    return lax.conv_general_dilated(
-        x,
-        k,
-        geometry.strides,
-        geometry.padding,
-        rhs_dilation=geometry.dilation,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=geometry.groups,
-    )
-
-
-def _pointwise(geometry: _Geometry, x: Array, k: Array) -> Array:
-    """A 1x1 convolution as one matrix product, or one a group."""
-    (sh, sw), groups, dtype = geometry.strides, geometry.groups, _accumulator(x)
-    x = _pad(geometry, x)[:, ::sh, ::sw]  # (n, h', w', c_in)
-    if groups == 1:
-        y = jnp.einsum("nhwi,io->nhwo", x, k[0, 0], preferred_element_type=dtype)
-    else:
-        x = x.reshape(*x.shape[:3], groups, -1)  # (n, h', w', g, i)
-        k = k.reshape(k.shape[2], groups, -1)  # (i, g, o)
-        y = jnp.einsum("nhwgi,igo->nhwgo", x, k, preferred_element_type=dtype)
-    return y.reshape(*y.shape[:3], -1).astype(x.dtype)
-
-
-def _dense_kernel_gradient(geometry: _Geometry, x: Array, y: Array) -> Array:
-    """For every tap, the shifted input, transposed, times the gradient: summed over blocks of rows.
-
-    It is the gradient that is transposed, once for all taps.
-    """
-    (sh, _), (dh, _), (kh, kw) = geometry.strides, geometry.dilation, geometry.kernel_size
-    padded, rows, dtype = _pad(geometry, x), _block_rows(y.shape), _accumulator(x)
-
-    def block_products(number: Array, totals: list[Array]) -> list[Array]:
-        x_block = lax.dynamic_slice_in_dim(padded, number * rows * sh, (rows - 1) * sh + (kh - 1) * dh + 1, axis=1)
-        y_block = lax.dynamic_slice_in_dim(y, number * rows, rows, axis=1)
-        y_block = lax.optimization_barrier(y_block.reshape(-1, y.shape[3]).T)  # (c_out, pixels)
-        windows = [_window(geometry, x_block, i, j, (rows, y.shape[2])) for i, j in np.ndindex(kh, kw)]
-        products = [jnp.matmul(y_block, w.reshape(-1, x.shape[3]), preferred_element_type=dtype) for w in windows]
-        return [total + product for total, product in zip(totals, products, strict=True)]
-
-    zeros = jnp.zeros_like(x, shape=(y.shape[3], x.shape[3]), dtype=dtype)
-    taps = _over_blocks(y.shape[1] // rows, block_products, [zeros] * (kh * kw))
-    return jnp.stack(taps).reshape(kh, kw, y.shape[3], x.shape[3]).swapaxes(2, 3).astype(x.dtype)
-
-
-def _taps(geometry: _Geometry, x: Array, k: Array) -> Array:
-    """For every tap, the inputs that it sees times its weights, at the outputs for which it sees any."""
-    (sh, sw), (dh, dw), (h, w) = geometry.strides, geometry.dilation, geometry.output_size
-    (top, _), (left, _) = geometry.padding
-    dtype = x.dtype
-    x, k = x.astype(_accumulator(x)), k.astype(_accumulator(x))
-    y = zero = jnp.zeros((), x.dtype)
-    for i, j in np.ndindex(geometry.kernel_size):
-        rows, x_rows = _seen(x.shape[1], h, sh, i * dh - top)
-        columns, x_columns = _seen(x.shape[2], w, sw, j * dw - left)
-        if rows and columns:
-            margins = [(0, 0, 0), (rows[0], h - 1 - rows[-1], 0), (columns[0], w - 1 - columns[-1], 0), (0, 0, 0)]
-            y += lax.pad(x[:, x_rows, x_columns] @ k[i, j], zero, margins)
-    return jnp.broadcast_to(y, (x.shape[0], h, w, k.shape[3])).astype(dtype)
-
-
-def _seen(size: int, outputs: int, stride: int, offset: int) -> tuple[range, slice]:
-    """The outputs for which a tap lies inside the input, and what it sees there."""
-    first = max(0, -(offset // stride))
-    stop = min(outputs, (size - 1 - offset) // stride + 1)
-    start = first * stride + offset
-    return range(first, stop), slice(start, start + (stop - first - 1) * stride + 1, stride)
-
-
-_INPUT = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
-_KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
-_OUTPUT = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
-_Tiles = list[list[Array]]
-"""What stands in one place of all tiles, by row and column of the place."""
-
-
-def _winograd(geometry: _Geometry, x: Array, k: Array) -> Array:
-    """Winograd's F(2x2, 3x3): 16 multiplications for 36 (Lavin and Gray, arXiv:1509.09308).
-
-    The products of 4x4 transformed inputs and kernels make 2x2 outputs; the products of one place of all tiles
-    are a matrix product.
-    """
-    (h, w), ((top, bottom), (left, right)) = geometry.output_size, geometry.padding
-    # Tiles are 2 pixels apart and overlap by 2; h % 2 fills up the last row of them.
-    x = _pad(geometry._replace(padding=((top, bottom + h % 2), (left, right + w % 2))), x)
-    x = lax.optimization_barrier(x)  # XLA would compute what x is made of sixteen times
-    rows, columns = x.shape[1] - 3, x.shape[2] - 3
-    inputs = _transform(_INPUT, [[x[:, i : i + rows : 2, j : j + columns : 2] for j in range(4)] for i in range(4)])
-    kernels = _transform(_KERNEL, [[k[i, j] for j in range(3)] for i in range(3)])
-    products = [[a @ b for a, b in zip(*pair, strict=True)] for pair in zip(inputs, kernels, strict=True)]
-    y = jnp.stack([jnp.stack(row, axis=3) for row in _transform(_OUTPUT, products)], axis=2)  # (n, th, 2, tw, 2, o)
-    y = y.reshape(len(y), 2 * y.shape[1], 2 * y.shape[3], -1)[:, :h, :w]
-    return lax.optimization_barrier(y)  # and y for each of its readers
-
-
-def _transform(matrix: np.ndarray, tiles: _Tiles) -> _Tiles:
-    """matrix @ tile @ matrix.T of every tile."""
-    by_row = [[_combine(row, column) for column in zip(*tiles, strict=True)] for row in matrix]
-    return [[_combine(column, row) for column in matrix] for row in by_row]
-
-
-def _combine(coefficients: np.ndarray, arrays: Sequence[Array]) -> Array:
-    terms = [a if c == 1 else a * jnp.asarray(c, a.dtype) for c, a in zip(coefficients, arrays, strict=True) if c]
-    return reduce(add, terms)
-
-
-def _pointwise_kernel_gradient(geometry: _Geometry, x: Array, y: Array) -> Array:
-    """The sum over blocks of rows of the narrower array, transposed, times the wider.
-
-    XLA would transpose the whole array in memory, and compute it, element by element, in the transposed order;
-    a block stays in the cache. No loop is over images: a batch that is sharded over devices stays where it is.
-    """
-    (sh, sw), dtype = geometry.strides, _accumulator(x)
-    x = _pad(geometry, x)[:, ::sh, ::sw]  # (n, h', w', c_in)
-    narrow, wide = (x, y) if x.shape[3] <= y.shape[3] else (y, x)
-    rows = _block_rows(y.shape)
-
-    def block_product(block: Array, total: Array) -> Array:
-        a, b = (lax.dynamic_slice_in_dim(array, block * rows, rows, axis=1) for array in (narrow, wide))
-        return total + jnp.einsum("nhwa,nhwb->ab", a, b, preferred_element_type=dtype)
-
-    zeros = jnp.zeros_like(x, shape=(narrow.shape[3], wide.shape[3]), dtype=dtype)
-    k = _over_blocks(y.shape[1] // rows, block_product, zeros)
-    return (k if narrow is x else k.T)[None, None].astype(x.dtype)
-
-
-def _grouped(geometry: _Geometry, x: Array, k: Array) -> Array:
-    """The sum over taps of the shifted input times the tap's weights, as one fused loop over the output.
-
-    The loop has a term for every tap and input channel of a group. From 16 channels on XLA's operation is
-    faster, if the zeros that spread out a gradient are there in memory.
-    """
-    dtype = _accumulator(x)
-    padded = _pad(geometry, x)
-    if k.shape[2] > 8:
-        unpadded = geometry._replace(padding=((0, 0), (0, 0)), input_dilation=(1, 1))
-        return _xla(unpadded, padded, k)
-    k = k.astype(dtype)
-    terms = [
-        _window(geometry, _spread(channels, k.shape[3]), i, j) * k[i, j, position].reshape(1, 1, 1, -1)
-        for position, channels in enumerate(_positions(geometry, padded.astype(dtype)))
-        for i, j in np.ndindex(geometry.kernel_size)
-    ]
-    return reduce(add, terms).astype(x.dtype)
-
-
-def _grouped_input_gradient(geometry: _Geometry, y: Array, k: Array) -> Array:
-    """The convolution, at stride 1, of the gradient (spread out by the strides) with the reversed kernel."""
-    kh, kw, channels, c_out = k.shape
-    k = k[::-1, ::-1].reshape(kh, kw, channels, geometry.groups, -1)  # (kh, kw, i, g, o)
-    k = k.swapaxes(2, 4).reshape(kh, kw, c_out // geometry.groups, -1)  # (kh, kw, o, g * i)
-    (top, left), (span_h, span_w) = (before for before, _ in geometry.padding), geometry.span
-    (h, w), (sh, sw) = geometry.input_size, geometry.strides
-    bottom, right = top + h - 1 - (y.shape[1] - 1) * sh, left + w - 1 - (y.shape[2] - 1) * sw
-    transposed = geometry._replace(
-        x=jax.typeof(y),
-        k=jax.typeof(k),
-        strides=(1, 1),
-        padding=((span_h - 1 - top, bottom), (span_w - 1 - left, right)),
-        input_dilation=geometry.strides,
-    )
-    return _grouped(transposed, y, k)
-
-
-def _grouped_kernel_gradient(geometry: _Geometry, x: Array, y: Array) -> Array:
-    """For every input channel of a group and every tap, the shifted input times the gradient, summed.
-
-    XLA's CPU backend adds elementwise many times faster than it reduces: the rows are added up first. No loop
-    is over images: a batch that is sharded over devices stays where it is. Unrolling the kernel's rows too
-    would double the time to compile a network.
-    """
-    dtype, c_out = _accumulator(x), y.shape[3]
-    positions = _positions(geometry, _pad(geometry, x.astype(dtype)))
-    y_rows = y.astype(dtype)
-    (kh, kw), (rows, columns) = geometry.kernel_size, geometry.output_size
-    (sh, sw), (dh, dw) = geometry.strides, geometry.dilation
-
-    def position_gradient(channels: Array) -> Array:
-        spread = _spread(channels, c_out)
-
-        def kernel_row_gradient(i: Array) -> Array:
-            def add_row(row: Array, sums: list[Array]) -> list[Array]:
-                x_row = lax.dynamic_index_in_dim(spread, row * sh + i * dh, axis=1, keepdims=False)
-                y_row = lax.dynamic_index_in_dim(y_rows, row, axis=1, keepdims=False)
-                windows = [x_row[:, j * dw : j * dw + (columns - 1) * sw + 1 : sw] for j in range(kw)]
-                return [total + window * y_row for total, window in zip(sums, windows, strict=True)]
-
-            zeros = [jnp.zeros_like(y_rows[:, 0])] * kw  # (n, w', c_out) for every column of the kernel
-            sums = lax.fori_loop(0, rows, add_row, zeros)
-            return jnp.stack([jnp.sum(total, axis=(0, 1)) for total in sums])
-
-        return lax.map(kernel_row_gradient, jnp.arange(kh))
-
-    k = lax.map(position_gradient, positions)  # (c_in / groups, kh, kw, c_out)
-    return jnp.moveaxis(k, 0, 2).astype(x.dtype)
-
-
-def _block_rows(shape: Sequence[int]) -> int:
-    """How many rows of all images to take at a time: few enough for the cache, enough for a matrix product."""
-    n, h, w, _ = shape
-    if not isinstance(n, int):  # an exported function's symbol
-        return 1
-    return max(rows for rows in range(1, h + 1) if h % rows == 0 and (rows == 1 or n * rows * w <= 1600))
-
-
-def _over_blocks(blocks: int, add_block: Callable[[Any, Any], Any], zeros: Any) -> Any:
-    """The sum over blocks; a single one needs no loop, and compiles sooner."""
-    return add_block(0, zeros) if blocks == 1 else lax.fori_loop(0, blocks, add_block, zeros)
-
-
-def _accumulator(x: Array) -> jnp.dtype:
-    """Half-precision products are added in float32, as XLA's convolutions do."""
-    return jnp.promote_types(x.dtype, jnp.float32)
-
-
-def _pad(geometry: _Geometry, x: Array) -> Array:
-    (rows, columns), (between_rows, between_columns) = geometry.padding, geometry.input_dilation
-    zeros = [(0, 0, 0), (*rows, between_rows - 1), (*columns, between_columns - 1), (0, 0, 0)]
-    return lax.pad(x, jnp.zeros((), x.dtype), zeros)
-
-
-def _window(geometry: _Geometry, x: Array, i: int, j: int, output_size: Pair | None = None) -> Array:
-    """What tap (i, j) sees of the padded input. (n, h', w', c)"""
-    (h, w), (sh, sw), (dh, dw) = output_size or geometry.output_size, geometry.strides, geometry.dilation
-    return x[:, i * dh : i * dh + (h - 1) * sh + 1 : sh, j * dw : j * dw + (w - 1) * sw + 1 : sw]
-
-
-def _positions(geometry: _Geometry, x: Array) -> Array:
-    """Every group's first channel, every group's second, and so on. (c / groups, n, h, w, groups)"""
-    return jnp.moveaxis(x.reshape(*x.shape[:3], geometry.groups, -1), 4, 0)
-
-
-def _spread(channels: Array, c_out: int) -> Array:
-    """A channel of each group, repeated for every output channel of the group. (n, h, w, c_out)"""
-    return jnp.repeat(channels, c_out // channels.shape[3], axis=3)
-
-
-_XLA = _transposed(_xla)
-_POINTWISE = _transposed(_pointwise)._replace(kernel_gradient=_pointwise_kernel_gradient)
-_DENSE = _XLA._replace(kernel_gradient=_dense_kernel_gradient)
-_TAPS = _transposed(_taps)._replace(kernel_gradient=_dense_kernel_gradient)
-_WINOGRAD = _DENSE._replace(forward=_winograd)
-_GROUPED_POINTWISE = _Lowering(_grouped, _grouped_input_gradient, _transposed(_pointwise).kernel_gradient)
-_GROUPED = _Lowering(_grouped, _grouped_input_gradient, _grouped_kernel_gradient)
