@@ -6,12 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict
-
-from flaxcnn.models import Classifier
 
 _REASON = "PyTorch's packages are the reference (pip install 'flaxcnn[test]')"
 torch = pytest.importorskip("torch", reason=_REASON)
@@ -176,20 +172,6 @@ def torch_stages(reference: nn.Module, images: torch.Tensor) -> dict[str, np.nda
     for hook in hooks:
         hook.remove()
     return outputs
-
-
-def flax_stages(model: Classifier, variables: Any, images: Any) -> dict[str, np.ndarray]:
-    """The output of each module by its dotted name; "" is the whole."""
-
-    @jax.jit
-    def apply(variables: Any, images: Any) -> Any:
-        return model.apply(variables, images, train=False, capture_intermediates=True, mutable=["intermediates"])
-
-    _, state = apply(variables, images)
-    flat = flatten_dict(state["intermediates"])
-    return {
-        ".".join(path[:-1]): np.asarray(calls[0]) for path, calls in flat.items() if isinstance(calls[0], jax.Array)
-    }
 
 
 def relative_error(value: Any, reference: Any) -> float:

@@ -82,7 +82,7 @@ class FolderSource:
             image = load_image(self.name(index))
         except DataError as error:
             raise DataError(
-                f'{error}; mend or remove the file, or leave such files out with on_error "skip"'
+                f"{error}; mend or remove the file, or leave such files out: on_error='skip', --data.on_error skip"
             ) from error
         return {"image": image, "label": int(self.labels[index])}
 

@@ -21,7 +21,8 @@ def features(
         model: from `create_model`.
         variables: the model's.
         images: (n, h, w, c).
-        names: of modules, as PyTorch names them: `"layer3"`, `"layer1.0.conv2"`; None for all.
+        names: of modules, as PyTorch names them: `"layer3"`, `"layer1.0.conv2"`, and `""` for the network itself;
+            None for all.
 
     Returns:
         name -> output, in the order of `names`; by itself the dictionary is a jittable function's result.
@@ -31,8 +32,8 @@ def features(
     """
     _, captured = model.apply(variables, images, train=False, capture_intermediates=True, mutable=["intermediates"])
     outputs: dict[tuple[str, ...], Any] = flatten_dict(captured["intermediates"])
-    # A module's outputs are a tuple, one a call; the network's own output has no name.
-    found = {".".join(path[:-1]): calls[0] for path, calls in outputs.items() if len(path) > 1}
+    # The last part of a path is the method; a module's outputs are a tuple, one a call.
+    found = {".".join(path[:-1]): calls[0] for path, calls in outputs.items()}
     for name in names or ():
         if name not in found:
             raise ValueError(f"{type(model).__name__} has no module {name!r}{did_you_mean(name, found)}")

@@ -90,15 +90,15 @@ def _xla(geometry: Geometry, x: Array, k: Array) -> Array:
 
 def _pointwise(geometry: Geometry, x: Array, k: Array) -> Array:
     """A 1x1 convolution as one matrix product, or one a group."""
-    (sh, sw), groups, dtype = geometry.strides, geometry.groups, _accumulator(x)
-    x = _pad(geometry, x)[:, ::sh, ::sw]  # (n, h', w', c_in)
+    groups, (_, _, channels, c_out), dtype = geometry.groups, k.shape, _accumulator(x)
+    x = _window(geometry, _pad(geometry, x), 0, 0)  # (n, h', w', c_in)
     if groups == 1:
         y = jnp.einsum("nhwi,io->nhwo", x, k[0, 0], preferred_element_type=dtype)
     else:
-        x = x.reshape(*x.shape[:3], groups, -1)  # (n, h', w', g, i)
-        k = k.reshape(k.shape[2], groups, -1)  # (i, g, o)
+        x = x.reshape(*x.shape[:3], groups, channels)  # (n, h', w', g, i)
+        k = k.reshape(channels, groups, c_out // groups)  # (i, g, o)
         y = jnp.einsum("nhwgi,igo->nhwgo", x, k, preferred_element_type=dtype)
-    return y.reshape(*y.shape[:3], -1).astype(x.dtype)
+    return y.reshape(*y.shape[:3], c_out).astype(x.dtype)
 
 
 def _dense_kernel_gradient(geometry: Geometry, x: Array, y: Array) -> Array:
@@ -109,16 +109,16 @@ def _dense_kernel_gradient(geometry: Geometry, x: Array, y: Array) -> Array:
     (sh, _), (dh, _), (kh, kw) = geometry.strides, geometry.dilation, geometry.kernel_size
     padded, rows, dtype = _pad(geometry, x), _block_rows(y.shape), _accumulator(x)
 
-    def block_products(number: Array, totals: list[Array]) -> list[Array]:
+    def add_products(number: Array | int, totals: list[Array]) -> list[Array]:
         x_block = lax.dynamic_slice_in_dim(padded, number * rows * sh, (rows - 1) * sh + (kh - 1) * dh + 1, axis=1)
         y_block = lax.dynamic_slice_in_dim(y, number * rows, rows, axis=1)
-        y_block = lax.optimization_barrier(y_block.reshape(-1, y.shape[3]).T)  # (c_out, pixels)
+        y_block = lax.optimization_barrier(_pixels(y_block).T)
         windows = [_window(geometry, x_block, i, j, (rows, y.shape[2])) for i, j in np.ndindex(kh, kw)]
-        products = [jnp.matmul(y_block, w.reshape(-1, x.shape[3]), preferred_element_type=dtype) for w in windows]
+        products = [jnp.matmul(y_block, _pixels(w), preferred_element_type=dtype) for w in windows]
         return [total + product for total, product in zip(totals, products, strict=True)]
 
     zeros = jnp.zeros_like(x, shape=(y.shape[3], x.shape[3]), dtype=dtype)
-    taps = _over_blocks(y.shape[1] // rows, block_products, [zeros] * (kh * kw))
+    taps = _over_blocks(y.shape[1] // rows, add_products, [zeros] * (kh * kw))
     return jnp.stack(taps).reshape(kh, kw, y.shape[3], x.shape[3]).swapaxes(2, 3).astype(x.dtype)
 
 
@@ -168,7 +168,7 @@ def _winograd(geometry: Geometry, x: Array, k: Array) -> Array:
     kernels = _transform(_KERNEL, [[k[i, j] for j in range(3)] for i in range(3)])
     products = [[a @ b for a, b in zip(*pair, strict=True)] for pair in zip(inputs, kernels, strict=True)]
     y = jnp.stack([jnp.stack(row, axis=3) for row in _transform(_OUTPUT, products)], axis=2)  # (n, th, 2, tw, 2, o)
-    y = y.reshape(len(y), 2 * y.shape[1], 2 * y.shape[3], -1)[:, :h, :w]
+    y = y.reshape(y.shape[0], 2 * y.shape[1], 2 * y.shape[3], k.shape[3])[:, :h, :w]
     return lax.optimization_barrier(y)  # and y for each of its readers
 
 
@@ -189,24 +189,24 @@ def _pointwise_kernel_gradient(geometry: Geometry, x: Array, y: Array) -> Array:
     XLA would transpose the whole array in memory, and compute it, element by element, in the transposed order;
     a block stays in the cache. No loop is over images: a batch that is sharded over devices stays where it is.
     """
-    (sh, sw), dtype = geometry.strides, _accumulator(x)
-    x = _pad(geometry, x)[:, ::sh, ::sw]  # (n, h', w', c_in)
+    dtype = _accumulator(x)
+    x = _window(geometry, _pad(geometry, x), 0, 0)  # (n, h', w', c_in)
     narrow, wide = (x, y) if x.shape[3] <= y.shape[3] else (y, x)
     rows = _block_rows(y.shape)
 
-    def block_product(block: Array, total: Array) -> Array:
-        a, b = (lax.dynamic_slice_in_dim(array, block * rows, rows, axis=1) for array in (narrow, wide))
+    def add_product(number: Array | int, total: Array) -> Array:
+        a, b = (lax.dynamic_slice_in_dim(array, number * rows, rows, axis=1) for array in (narrow, wide))
         return total + jnp.einsum("nhwa,nhwb->ab", a, b, preferred_element_type=dtype)
 
     zeros = jnp.zeros_like(x, shape=(narrow.shape[3], wide.shape[3]), dtype=dtype)
-    k = _over_blocks(y.shape[1] // rows, block_product, zeros)
+    k = _over_blocks(y.shape[1] // rows, add_product, zeros)
     return (k if narrow is x else k.T)[None, None].astype(x.dtype)
 
 
 def _grouped(geometry: Geometry, x: Array, k: Array) -> Array:
     """The sum over taps of the shifted input times the tap's weights, as one fused loop over the output.
 
-    The loop has a term for every tap and input channel of a group. From 16 channels on XLA's operation is
+    The loop has a term for every tap and input channel of a group. Above 8 channels XLA's operation is
     faster, if the zeros that spread out a gradient are there in memory.
     """
     dtype = _accumulator(x)
@@ -304,9 +304,16 @@ def _window(geometry: Geometry, x: Array, i: int, j: int, output_size: Pair | No
     return x[:, i * dh : i * dh + (h - 1) * sh + 1 : sh, j * dw : j * dw + (w - 1) * sw + 1 : sw]
 
 
+def _pixels(x: Array) -> Array:
+    """Of all images. (n * h * w, c)"""
+    n, h, w, channels = x.shape
+    return x.reshape(n * h * w, channels)
+
+
 def _positions(geometry: Geometry, x: Array) -> Array:
     """Every group's first channel, every group's second, and so on. (c / groups, n, h, w, groups)"""
-    return jnp.moveaxis(x.reshape(*x.shape[:3], geometry.groups, -1), 4, 0)
+    channels = x.shape[3] // geometry.groups
+    return jnp.moveaxis(x.reshape(*x.shape[:3], geometry.groups, channels), 4, 0)
 
 
 def _spread(channels: Array, c_out: int) -> Array:

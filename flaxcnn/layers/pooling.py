@@ -111,7 +111,8 @@ def global_avg_pool(x: Array) -> Array:
 
 def flatten(x: Array) -> Array:
     """(n, h, w, c) to (n, c h w), in PyTorch's order: channels first."""
-    return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
+    n, h, w, channels = x.shape
+    return x.transpose(0, 3, 1, 2).reshape(n, channels * h * w)
 
 
 class _Windows(NamedTuple):
@@ -203,7 +204,7 @@ def _to_winners(windows: _Windows, x: Array, gradient: Array) -> Array:
         tap = np.where((i < kh) & (j < kw), i * kw + j, _NO_TAP - 1).astype(np.uint8)  # (sh, sw)
         wins = winner[shifted] == tap[None, None, :, None, :, None]  # (n, rows, sh, columns, sw, c)
         total += jnp.where(wins, gradient[shifted], jnp.zeros((), gradient.dtype))
-    total = total.reshape(total.shape[0], rows * sh, columns * sw, -1)
+    total = total.reshape(total.shape[0], rows * sh, columns * sw, x.shape[3])
     return total[:, top : top + x.shape[1], left : left + x.shape[2]]
 
 

@@ -257,7 +257,7 @@ def test_a_corrupt_image(command: Command, config_file: Path, folder: Path, spli
     result = command("train", "--config", config_file, "--workdir", folder.parent / "run", *folder_words(folder))
     assert result.status == 2
     assert result.err.splitlines()[-1].startswith(f"train: {corrupt}: ")
-    assert 'on_error "skip"' in result.err.splitlines()[-1]
+    assert "--data.on_error skip" in result.err.splitlines()[-1]
     assert "Traceback" not in result.err
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import pytest
 from flax.traverse_util import flatten_dict
 
 from flaxcnn import create_model, from_torch
+from flaxcnn.inference import features
 from tests.references import (
-    flax_stages,
     make_images,
     randomise,
     relative_error,
@@ -33,7 +36,7 @@ def test_stages_and_logits(name: str, size: str) -> None:
 
     variables = from_torch(model, reference.state_dict())
     expected = torch_stages(reference, to_nchw(images))
-    found = flax_stages(model, variables, jnp.asarray(images))
+    found = jax.jit(partial(features, model))(variables, jnp.asarray(images))
     assert found[""].dtype == jnp.float64
     compared = []
     for stage, output in expected.items():

@@ -34,3 +34,11 @@ def test_fresh_parameters(name: str) -> None:
         assert abs(values.std() / expected.std() - 1) <= margin, f"{key}: {values.std():.2g}, not {expected.std():.2g}"
         if values.size >= 5000:  # uniform: -1.2, normal: 0
             assert abs(kurtosis(values) - kurtosis(expected)) <= 0.6, f"{key} is of another distribution"
+            if kurtosis(expected) < -1:
+                bound, expected_bound = np.abs(values).max(), np.abs(expected).max()
+                # Of n uniform values, the largest is below the bound by a share of about 1/n.
+                assert abs(bound / expected_bound - 1) <= 20 / values.size, f"{key}: up to {bound}"
+        elif key.endswith("bias"):  # all that are not constant are uniform, as torch's default is
+            bound = 1 / np.sqrt(found[key.removesuffix("bias") + "weight"][0].size)
+            assert np.abs(expected).max() <= bound, f"{key} of the reference: is it uniform?"
+            assert 0.5 * bound <= np.abs(values).max() <= bound, f"{key}: up to {np.abs(values).max()}, not {bound}"
