@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, get_origin
 
 import jax
@@ -124,14 +125,16 @@ def build_source(config: Config, split: Split) -> data.Source:
     if settings.name == "digits":
         return data.digits(split, val_fraction=settings.val_fraction)
     assert settings.path is not None  # `validate` saw to it
+    if not Path(settings.path).is_dir():
+        raise ConfigError(f"data.path: there is no folder {settings.path}; add --data.path FOLDER")
     return data.image_folder(settings.path, split, val_fraction=settings.val_fraction, on_error=settings.on_error)
 
 
 def fingerprint(source: data.Source) -> str:
-    """How many examples a source has, and a hash of their names and labels."""
+    """How many examples a source has, and a hash of their keys and labels."""
     digest = hashlib.sha256(source.labels.tobytes())
     for index in range(len(source)):
-        digest.update(f"{source.name(index)}\n".encode())
+        digest.update(f"{source.key(index)}\n".encode())
     return f"{len(source)} examples, sha256 {digest.hexdigest()[:16]}"
 
 

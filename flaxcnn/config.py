@@ -172,8 +172,13 @@ class Config:
         return dataclasses.asdict(self)
 
 
-RESUMABLE = ("workdir", "device", "data.threads", "data.eval_batch_size", "train.keep", "train.save_every")
-"""Fields that may differ when a run goes on: another device changes its numbers by rounding, the others by nothing."""
+RESUMABLE = (
+    *("workdir", "device", "data.path", "data.threads", "data.eval_batch_size", "train.keep", "train.save_every"),
+)
+"""Fields that may differ when a run goes on: another device changes its numbers by rounding, the others by nothing.
+
+That the folder of `data.path` holds the same examples is checked by itself.
+"""
 
 _RANGES = {
     "data.val_fraction": ("above 0 and below 1", lambda v: 0 < v < 1),
@@ -212,6 +217,8 @@ def validate(config: Config) -> Config:
     resize, size = config.data.resize, config.data.image_size
     if resize is not None and size is not None and resize < size:
         raise ConfigError(f"data.resize must be data.image_size ({size}) or more, not {resize}")
+    if config.workdir == "":
+        raise ConfigError("workdir must name a folder: --workdir DIR")
     if config.data.name == "image_folder" and config.data.path is None:
         raise ConfigError("data.path must name the image folder: --data.path FOLDER")
     if config.data.name == "digits" and config.data.path is not None:

@@ -146,6 +146,8 @@ def constant(rate: float, total_steps: int) -> Schedule:
 def cosine(rate: float, total_steps: int, *, final: float = 0.0) -> Schedule:
     """Half a cosine from `rate` at step 0 to `final` (a rate too) at `total_steps`."""
     _check(final=final)
+    if final > rate:
+        raise ValueError(f"final is a rate, and must be {rate} or less, not {final}")
     return optax.cosine_decay_schedule(rate, max(total_steps, 1), alpha=final / rate)
 
 

@@ -47,6 +47,12 @@ def test_bfloat16_logits_lose_nothing_more(smoothing: float) -> None:
     np.testing.assert_array_equal(loss, same)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_no_class_has_no_loss(smoothing: float) -> None:
+    loss = softmax_cross_entropy(jnp.zeros((4, 3)), jnp.array([0, -1, 3, -100]), label_smoothing=smoothing)
+    assert jnp.isnan(loss).tolist() == [False, True, True, True]
+
+
 def test_large_logits_do_not_overflow() -> None:
     logits = jnp.array([[1e4, 0.0], [1e4, 0.0]])
     np.testing.assert_allclose(softmax_cross_entropy(logits, jnp.array([0, 1])), [0.0, 1e4])

@@ -28,6 +28,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("source", metavar="IN", help="a file, told by its content, or a folder")
     parser.add_argument("target", metavar="OUT", help="ends in .pth, .pt or .safetensors, or in nothing for a folder")
     known = parser.parse_args(argv)
+    if Path(known.target).is_file():
+        raise ConfigError(f"{known.target} exists; remove it, or name another file")
     set_up_jax("cpu")
     model = _model(known.model, known.num_classes, known.source)
     state_dict, notes = read_weights(known.source, entry=known.entry)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
+import flaxcnn
 from flaxcnn.cli.command_line import run
 
 COMMANDS = {
@@ -22,6 +23,9 @@ def main() -> None:
         width = max(map(len, COMMANDS))
         print("usage: flaxcnn COMMAND ...\n\n" + "\n".join(f"  {c:<{width}}  {text}" for c, text in COMMANDS.items()))
         print("\nflaxcnn COMMAND --help tells more.")
+        sys.exit(0)
+    if name == "--version":
+        print(f"flaxcnn {flaxcnn.__version__}")
         sys.exit(0)
     if name not in COMMANDS:
         print(f"flaxcnn: unknown command {name!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)

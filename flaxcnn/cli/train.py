@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
     config, name = read_config(argv, prog="train", description=DESCRIPTION)
     set_up_jax(config.device)
     folder = RunFolder(config.workdir or Path("runs") / name)
+    config = _with_absolute_data(config, folder)
     devices = build_devices(config)
     experiment = build(config)
     with folder.open(
@@ -43,6 +45,16 @@ def main(argv: Sequence[str]) -> int:
         examples={"train": fingerprint(experiment.train_source), "val": fingerprint(experiment.val_source)},
     ):
         return _train(config, experiment, devices, folder)
+
+
+def _with_absolute_data(config: Config, folder: RunFolder) -> Config:
+    """The data's path as `evaluate` can read it from anywhere."""
+    if config.data.path is None:
+        return config
+    path = Path(config.data.path).absolute()
+    if folder.path.resolve().is_relative_to(path.resolve()):
+        raise ConfigError(f"the run folder {folder.path} lies within data.path {path}; choose another --workdir")
+    return replace(config, data=replace(config.data, path=str(path)))
 
 
 def _train(config: Config, experiment: Experiment, devices: DataParallel, folder: RunFolder) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,11 @@ from flaxcnn.build import build_model
 from flaxcnn.cli.command_line import Parser
 from flaxcnn.config import Config, ConfigError, from_dict
 from flaxcnn.models import Classifier
-from flaxcnn.train.checkpoint import Checkpoints
+from flaxcnn.train.checkpoint import CheckpointError, Checkpoints
 from flaxcnn.train.run import RunFolder
 from flaxcnn.weights import abstract_variables
+
+_ATTEMPTS = 20
 
 
 def add_run_arguments(parser: Parser) -> None:
@@ -60,6 +63,16 @@ class TrainedRun:
             ConfigError: when there is no such checkpoint.
             CheckpointError: when it cannot be read.
         """
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._load(checkpoint)
+            except CheckpointError:
+                if not self.folder.is_being_trained():
+                    raise
+                time.sleep(0.2)  # The training may have deleted it meanwhile.
+        return self._load(checkpoint)
+
+    def _load(self, checkpoint: str) -> tuple[int, Mapping[str, Any]]:
         checkpoints = Checkpoints(self.folder.checkpoints, read_only=True)
         saved, latest = checkpoints.steps(), checkpoints.latest()
         best = checkpoints.best()
@@ -68,6 +81,6 @@ class TrainedRun:
         if step is None or step not in saved:
             raise ConfigError(
                 f"--checkpoint {checkpoint}: {self.folder.path} has no such checkpoint; "
-                f"saved steps: {', '.join(map(str, saved)) or 'none'}"
+                f"saved steps: {', '.join(map(str, saved)) or 'none yet'}"
             )
         return step, checkpoints.restore_variables(step, abstract_variables(self.model))

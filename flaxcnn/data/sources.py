@@ -43,6 +43,10 @@ class Source(Protocol):
         """What to call an example in a message or a gallery: its file, or where it stands in the data set."""
         ...
 
+    def key(self, index: int) -> str:
+        """What an example is called within its source, wherever that lies."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class ArraySource:
@@ -61,6 +65,9 @@ class ArraySource:
         return {"image": image, "label": int(self.labels[index])}
 
     def name(self, index: int) -> str:
+        return self.names[index]
+
+    def key(self, index: int) -> str:
         return self.names[index]
 
 
@@ -88,6 +95,9 @@ class FolderSource:
 
     def name(self, index: int) -> str:
         return str(self.root / self.files[index])
+
+    def key(self, index: int) -> str:
+        return self.files[index]
 
 
 def digits(split: Split, *, val_fraction: float = 0.2, seed: int = 0) -> ArraySource:

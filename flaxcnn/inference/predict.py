@@ -41,7 +41,7 @@ def find_images(names: Sequence[str]) -> list[str]:
         matches = [name] if Path(name).exists() else sorted(glob.glob(name, recursive=True))  # noqa: PTH207, a pattern may be absolute
         files = [file for match in matches for file in _files(Path(match))]
         if not files:
-            raise UserError(f"there is no image {name}")
+            raise UserError(f"there is no image {'in the folder ' if Path(name).is_dir() else ''}{name}")
         found += files
     return found
 

@@ -1,8 +1,8 @@
 """How a 2-D convolution is lowered: to XLA's own operation, or to the same sum in a form that suits XLA.
 
-XLA's CPU backend runs depthwise, grouped and 1x1 convolutions, and above all their gradients, far below the
-speed of the machine. Here one of the ways of `conv_algorithms` is chosen for each convolution, and given
-derivatives of any order that take the same way.
+XLA's CPU backend runs depthwise, grouped and 1x1 convolutions, those over few pixels, and above all the
+gradients, far below the speed of the machine. Here one of the ways of `conv_algorithms` is chosen for each
+convolution, and given derivatives of any order that take the same way.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def conv_lowering(mode: Mode) -> Iterator[None]:
     Args:
         mode: "auto", the default outside any block, lowers each the fastest way for the backend it is compiled
             for; "xla" always takes `jax.lax.conv_general_dilated` and `jax.lax.reduce_window`. Both agree to
-            rounding.
+            rounding, for finite numbers.
             "auto" has custom reverse-mode rules, of any order; forward-mode differentiation (`jax.jvp`,
             `jax.linearize`, `jax.jacfwd`) needs "xla".
 
@@ -85,7 +85,7 @@ def conv(
         Array of shape (n, h', w', c_out), of x's dtype. `conv_lowering` sets how it is computed.
 
     Raises:
-        ValueError: If the channels of x, the kernel and the groups do not agree.
+        ValueError: If the channels of x, the kernel and the groups do not agree, or the dtypes.
     """
     c_in, c_out = x.shape[-1], kernel.shape[-1]
     if kernel.shape[2] * groups != c_in or c_out % groups:
@@ -93,6 +93,8 @@ def conv(
             f"kernel of shape {kernel.shape} does not fit an input of {c_in} channels in {groups} groups: "
             "it must be (kh, kw, c_in // groups, c_out) with c_out a multiple of groups"
         )
+    if kernel.dtype != x.dtype:
+        raise ValueError(f"kernel and input must be of one dtype, got {kernel.dtype} and {x.dtype}")
     geometry = Geometry(jax.typeof(x), jax.typeof(kernel), strides, padding, dilation, groups)
     lowering = _choose(geometry) if lowering_mode() == "auto" else XLA
     if lowering is XLA or not jnp.issubdtype(x.dtype, jnp.floating):
@@ -119,8 +121,8 @@ def _choose(geometry: Geometry) -> Lowering:
     Figures: milliseconds, XLA's operation -> ours, of the convolution, its input gradient and its kernel
     gradient, in float32 with a batch of 16 on two busy cores (`python benchmarks/convolution.py`).
     """
-    pointwise, groups = geometry.kernel_size == (1, 1), geometry.groups
-    if 0 in geometry.output_size:
+    pointwise, groups, size = geometry.kernel_size == (1, 1), geometry.groups, geometry.output_size
+    if 0 in size:
         return XLA
     if pointwise and groups == 1:  # 56x56, 256-512, stride 2: 60 -> 56, 49 -> 45, 389 -> 46
         return POINTWISE
@@ -128,7 +130,9 @@ def _choose(geometry: Geometry) -> Lowering:
         return GROUPED_POINTWISE
     if groups > 1:  # 56x56, 144, depthwise 3x3: 482 -> 24, 480 -> 23, 1153 -> 37
         return GROUPED  # 28x28, 256, 32 groups, 3x3: 250 -> 55, 274 -> 60, 33024 -> 233
-    if min(geometry.k.shape[2:]) < 16:  # stems
+    if min(geometry.k.shape[2:]) < 16:  # few channels, as in stems
+        return XLA
+    if not all(isinstance(pixels, int) for pixels in size):  # an exported function's symbols
         return XLA
     if _has_few_pixels(geometry):  # 5x5, 512, 3x3: 9.3 -> 4.2, 7.8 -> 4.2, 8.2 -> 6.9; 2x2, batch of 32: 190 -> 1.2
         return TAPS
@@ -139,10 +143,10 @@ def _choose(geometry: Geometry) -> Lowering:
 
 
 def _has_few_pixels(geometry: Geometry) -> bool:
-    """Whether the products of all taps stay in the cache."""
+    """Whether padding is much of what the taps see, and the products of all taps stay in the cache."""
     n, (h, w) = geometry.x.shape[0], geometry.output_size
     # The number of images is a symbol in an exported function: any may come.
-    return n * h * w <= 2400 if isinstance(n, int) else h * w <= 9
+    return h * w <= 49 and n * h * w <= 2400 if isinstance(n, int) else h * w <= 9
 
 
 def _suits_winograd(geometry: Geometry) -> bool:
@@ -153,7 +157,6 @@ def _suits_winograd(geometry: Geometry) -> bool:
     (n, *_, c_in), c_out, (h, w) = geometry.x.shape, geometry.k.shape[3], geometry.output_size
     if geometry.kernel_size != (3, 3) or not geometry.strides == geometry.dilation == (1, 1):
         return False
-    # The number of images is a symbol in an exported function.
     return min(c_in, c_out) >= 64 and isinstance(n, int) and n * h * w * (c_in + c_out) <= 5_000_000
 
 
@@ -201,7 +204,7 @@ _kernel_gradient.defvjp(
 
 def _in_training(lowering: Lowering) -> Lowering:
     """Within a training step Winograd's gain is lost to the cache, and its compile time is doubled."""
-    return DENSE if lowering == WINOGRAD else lowering
+    return DENSE if lowering is WINOGRAD else lowering
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))  # layers of one shape are traced and lowered once

@@ -192,7 +192,8 @@ class Checkpoints:
     @contextmanager
     def _reading(self, step: int) -> Iterator[Path]:
         path = self.directory / str(step)
-        with _clear_errors(f"cannot read checkpoint {path} (delete that folder to go on from an earlier one)"):
+        remedy = "choose another" if self._read_only else "delete that folder to go on from an earlier one"
+        with _clear_errors(f"cannot read checkpoint {path} ({remedy})"):
             yield path
 
 

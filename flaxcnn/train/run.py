@@ -33,6 +33,17 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.curves = self.path / "curves.png"
 
+    def is_being_trained(self) -> bool:
+        """Whether a process is writing there now."""
+        try:
+            with (self.path / ".lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
     @contextmanager
     def open(
         self,
@@ -44,6 +55,8 @@ class RunFolder:
     ) -> Iterator[None]:
         """Create the folder, or check that it is of the same run; lock it while inside.
 
+        A run that has no checkpoint yet gives its folder up to another.
+
         Args:
             config: of the run, JSON-serialisable, kept as `config.json`.
             free: dotted names of fields that may differ when a run goes on.
@@ -51,7 +64,7 @@ class RunFolder:
             examples: split -> a fingerprint of its examples, kept as `examples.json`.
 
         Raises:
-            RunError: when it cannot be written, another process is writing there, or it holds a run of
+            RunError: when it cannot be written, another process is writing there, it holds other files, or a run of
                 another config, whose differing fields are named, or of other data.
         """
         try:
@@ -66,10 +79,11 @@ class RunFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RunError(f"another process is training in {self.path}; choose another --workdir") from None
-            if self.config.exists():
+            if not self.config.exists():
+                self._check_free()
+            elif self._has_checkpoint():  # Otherwise nothing is lost by starting anew.
                 self._check_same(config, free)
-            self._check_same_data(self.class_names, list(class_names))
-            self._check_same_data(self.examples, dict(examples))
+                self._check_same_data(list(class_names), dict(examples))
             _write_json(self.config, config)
             _write_json(self.class_names, list(class_names))
             _write_json(self.examples, dict(examples))
@@ -110,15 +124,36 @@ class RunFolder:
             return json.loads(path.read_text())
         except FileNotFoundError:
             raise RunError(f"{self.path} is not the folder of a run: it has no {path.name}") from None
+        except NotADirectoryError:
+            raise RunError(f"{self.path} is not the folder of a run, but a file") from None
         except (OSError, json.JSONDecodeError) as error:
             raise RunError(f"cannot read {path}: {error}") from error
 
-    def _check_same_data(self, path: Path, here: Any) -> None:
-        if path.exists() and (there := self._read_json(path)) != here:
+    def _has_checkpoint(self) -> bool:
+        return self.checkpoints.is_dir() and any(entry.name.isdecimal() for entry in self.checkpoints.iterdir())
+
+    def _check_free(self) -> None:
+        """Nothing of the user's may be mixed with a run."""
+        ours = {".lock", self.config.with_suffix(".partial").name}
+        others = sorted(entry.name for entry in self.path.iterdir() if entry.name not in ours)
+        if others:
             raise RunError(
-                f"the data has changed since the run in {self.path} began: "
-                f"{path.name} says {there} and it is {here} now. "
-                f"Choose another --workdir, or delete that folder to start anew"
+                f"{self.path} is not the folder of a run and holds other files ({others[0]}); choose another --workdir"
+            )
+
+    def _check_same_data(self, class_names: list[str], examples: dict[str, str]) -> None:
+        changes = [
+            f"{what} {there} then and {here} now"
+            for what, there, here in [
+                ("the classes were", self.read_class_names(), class_names),
+                *((split, self.read_examples().get(split), here) for split, here in examples.items()),
+            ]
+            if there != here
+        ]
+        if changes:
+            raise RunError(
+                f"the data has changed since the run in {self.path} began: {'; '.join(changes)}. "
+                f"Give it back its data, or choose another --workdir"
             )
 
     def _check_same(self, config: Mapping[str, Any], free: Sequence[str]) -> None:
@@ -131,7 +166,7 @@ class RunFolder:
         if differing:
             raise RunError(
                 f"{self.path} holds a run of another config: {'; '.join(differing)}. "
-                f"Choose another --workdir, or delete that folder to start anew"
+                f"Give the same values to go on with it, or choose another --workdir"
             )
 
 

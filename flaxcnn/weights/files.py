@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -75,7 +76,7 @@ def save_weights(
         channels: of the images the weights are for.
 
     Raises:
-        WeightsError: when the variables are not the model's, or the path's ending is another.
+        WeightsError: when the variables are not the model's, the path's ending is another, or it cannot be written.
     """
     path = Path(path)
     state_dict = to_torch(model, variables, channels=channels)
@@ -191,13 +192,16 @@ def _read_orbax(path: Path) -> WeightsFile:
 
 
 def _write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
+    except OSError as error:
+        raise WeightsError(f"cannot write {path}: {error.strerror}") from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink()

@@ -52,10 +52,15 @@ def write_orbax(path: Path, variables: Mapping[str, Any]) -> None:
     """Write variables to a new folder, which is whole or not there at all.
 
     Raises:
-        WeightsError: when there is something at that path.
+        WeightsError: when there is something at that path, or it cannot be written.
     """
     if path.exists():
         raise WeightsError(f"{path} exists; name a folder that does not")
+    try:  # Orbax's threads do not end when it cannot write.
+        path.mkdir(parents=True)
+        path.rmdir()
+    except OSError as error:
+        raise WeightsError(f"cannot write {path}: {error.strerror}") from error
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(path.absolute(), dict(variables))
 

@@ -235,7 +235,7 @@ def other_classes(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (missing, ["no such folder"]),
+        (missing, ["data.path: there is no folder", "--data.path FOLDER"]),
         (empty, ["no class folders"]),
         (one_class, ["only one class folder, 'cat'"]),
         (empty_class, ["dog", "no images"]),
@@ -259,6 +259,63 @@ def test_a_corrupt_image(command: Command, config_file: Path, folder: Path, spli
     assert result.err.splitlines()[-1].startswith(f"train: {corrupt}: ")
     assert "--data.on_error skip" in result.err.splitlines()[-1]
     assert "Traceback" not in result.err
+
+
+def test_a_run_without_a_checkpoint_gives_way_to_a_mended_one(
+    command: Command, config_file: Path, folder: Path
+) -> None:
+    corrupt = folder / "train" / "dog" / "1.png"
+    corrupt.write_bytes(corrupt.read_bytes()[:50])
+    words = ["train", "--config", config_file, "--workdir", folder.parent / "run", *folder_words(folder)]
+    assert command(*words).status == 2
+    corrupt.unlink()
+    Image.new("RGB", (32, 32)).save(folder / "train" / "dog" / "9.png")
+    assert command(*words).status == 0
+
+
+@pytest.fixture
+def trained_on(command: Command, config_file: Path, folder: Path) -> Path:
+    """The run folder of a network that was trained on `folder`."""
+    workdir = folder.parent / "run"
+    assert command("train", "--config", config_file, "--workdir", workdir, *folder_words(folder)).status == 0
+    return workdir
+
+
+def test_data_of_another_spelling_or_place_goes_on(
+    command: Command, config_file: Path, folder: Path, trained_on: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    assert command("evaluate", "--workdir", trained_on).status == 0
+    for spelling in ("data", "data/", "../" + folder.parent.name + "/data"):
+        words = folder_words(Path(spelling))
+        assert command("train", "--config", config_file, "--workdir", trained_on, *words).status == 0
+    folder.rename("moved")
+    words = folder_words(Path("moved"))
+    assert command("train", "--config", config_file, "--workdir", trained_on, *words).status == 0
+    result = command("evaluate", "--workdir", trained_on)
+    assert result.status == 0
+    assert "not the images" not in result.err
+
+
+def test_data_that_changed_is_refused(refused: Refused, config_file: Path, folder: Path, trained_on: Path) -> None:
+    (folder / "train" / "dog" / "1.png").rename(folder / "train" / "dog" / "7.png")
+    line = refused("train", "--config", config_file, "--workdir", trained_on, *folder_words(folder))
+    assert "the data has changed since the run" in line
+    assert "train 6 examples" in line
+    assert "val" not in line
+
+
+@pytest.mark.parametrize("workdir", [".", "runs/1"])
+def test_a_run_within_the_data(refused: Refused, config_file: Path, folder: Path, workdir: str) -> None:
+    line = refused("train", "--config", config_file, "--workdir", folder / workdir, *folder_words(folder))
+    assert f"the run folder {folder / workdir} lies within data.path {folder}" in line
+    assert sorted(entry.name for entry in folder.iterdir()) == ["train", "val"]
+
+
+def test_a_folder_of_other_files_is_no_run_folder(refused: Refused, config_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").touch()
+    line = refused("train", "--config", config_file, "--workdir", tmp_path)
+    assert f"{tmp_path} is not the folder of a run and holds other files (" in line
 
 
 def test_a_corrupt_image_can_be_skipped(command: Command, config_file: Path, folder: Path) -> None:
@@ -326,7 +383,8 @@ def test_a_checkpoint_that_is_cut_short(refused: Refused, config_file: Path, cop
         if name == "predict":
             more = ["--checkpoint", "44", *more]
         line = refused(name, "--workdir", copy_of_run, *more)
-        assert f"cannot read checkpoint {copy_of_run / 'checkpoints' / '44'} (delete that folder" in line
+        remedy = "delete that folder" if name == "train" else "choose another"
+        assert f"cannot read checkpoint {copy_of_run / 'checkpoints' / '44'} ({remedy}" in line
     after = contents(copy_of_run)
     after.pop(str(copy_of_run / "config.json"))
     assert after == before
@@ -374,7 +432,7 @@ def test_data_of_other_classes(refused: Refused, run_folder: Path, folder: Path)
 def test_images_there_are_not(refused: Refused, run_folder: Path, tmp_path: Path) -> None:
     assert "there is no image" in refused("predict", "--workdir", run_folder, tmp_path / "nothing.png")
     assert "there is no image" in refused("predict", "--workdir", run_folder, tmp_path / "*.png")
-    assert "there is no image" in refused("predict", "--workdir", run_folder, tmp_path)
+    assert f"there is no image in the folder {tmp_path}" in refused("predict", "--workdir", run_folder, tmp_path)
     assert "IMAGE" in refused("predict", "--workdir", run_folder)
 
 

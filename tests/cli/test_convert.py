@@ -54,6 +54,9 @@ def test_converts_bit_for_bit(
         (["--model", "lenet", "absent.pth", "out.pth"], "there is no file absent.pth"),
         (["--model", "lenet", "--num-classes", "10", "w.pth", "out.onnx"], "out.onnx ends neither in .pth"),
         (["--model", "lenet", "--num-classes", "10", "w.pth", "w"], "w exists"),
+        (["--model", "lenet", "--num-classes", "10", "w.pth", "w.pth"], "w.pth exists; remove it"),
+        (["--model", "lenet", "--num-classes", "10", "w.pth", "w.pth/x"], "cannot write w.pth/x: Not a directory"),
+        (["--model", "lenet", "--num-classes", "10", "w.pth", "/proc/x.pth"], "cannot write /proc/x.pth: "),
         (["--model", "lenet", "--entry", "ema", "w.pth", "out.pth"], "no entry 'ema'"),
     ],
 )

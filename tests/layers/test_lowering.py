@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from jax import Array, lax
 
+from flaxcnn.layers import conv_algorithms, lowering
+from flaxcnn.layers.conv_algorithms import Geometry
 from flaxcnn.layers.lowering import conv, conv_lowering
 
 # name: (size, kernel, c_in, c_out, strides, padding, dilation, groups)
@@ -30,7 +32,7 @@ SHAPES = {
     "depthwise, multiplier, strided": ((7, 6), (3, 5), 3, 6, (2, 1), ((1, 1), (2, 2)), (1, 1), 3),
     "depthwise, one row": ((1, 6), (1, 3), 4, 4, (1, 1), ((0, 0), (1, 1)), (1, 1), 4),
     "depthwise, one pixel": ((1, 1), (3, 3), 4, 4, (1, 1), ((1, 1), (1, 1)), (1, 1), 4),
-    "depthwise 1x1": ((5, 4), (1, 1), 4, 8, (2, 1), ((0, 0), (1, 0)), (1, 1), 4),
+    "pointwise, 4 groups": ((5, 4), (1, 1), 4, 8, (2, 1), ((0, 0), (1, 0)), (1, 1), 4),
     "one channel": ((6, 6), (3, 3), 1, 4, (1, 1), ((1, 1), (1, 1)), (1, 1), 1),
     "pointwise": ((5, 7), (1, 1), 6, 10, (1, 1), ((0, 0), (0, 0)), (1, 1), 1),
     "pointwise, stride 2": ((6, 7), (1, 1), 6, 10, (2, 2), ((0, 0), (0, 0)), (1, 1), 1),
@@ -49,7 +51,7 @@ SHAPES = {
     "dense, stride 4": ((19, 18), (11, 11), 3, 8, (4, 4), ((2, 2), (2, 2)), (1, 1), 1),
     "dense, few pixels": ((6, 8), (3, 3), 24, 18, (1, 1), ((1, 1), (1, 1)), (1, 1), 1),
     "dense, few pixels, not padded": ((6, 5), (3, 3), 16, 20, (1, 1), ((0, 0), (0, 0)), (1, 1), 1),
-    "dense, few pixels, padded beyond the kernel": ((4, 5), (3, 3), 16, 20, (1, 1), ((3, 4), (0, 3)), (1, 1), 1),
+    "dense, few pixels, padded beyond the kernel": ((3, 5), (3, 3), 16, 20, (1, 1), ((3, 4), (0, 3)), (1, 1), 1),
     "dense, few pixels, stride 2": ((8, 7), (3, 3), 16, 24, (2, 2), ((1, 1), (1, 1)), (1, 1), 1),
     "dense, few pixels, stride 3": ((8, 7), (4, 3), 16, 24, (3, 2), ((1, 2), (2, 0)), (1, 1), 1),
     "dense, few pixels, dilated": ((9, 8), (5, 3), 16, 16, (1, 2), ((2, 1), (0, 2)), (2, 1), 1),
@@ -208,6 +210,46 @@ def test_symbolic_batch_size(shape):
     batch = jax.export.symbolic_shape("n")
     like = jax.ShapeDtypeStruct((*batch, *x.shape[1:]), x.dtype)
     check(jax.export.export(function)(like, k).call(x, k), function(x, k), 1e-6)
+
+
+@each_kind
+def test_symbolic_image_size(shape):
+    x, k, options = draw((tuple(2 * side for side in shape[0]), *shape[1:]))
+    function = jax.jit(lambda x, k: value_and_gradients(conv, options, x, k))
+    size = jax.export.symbolic_shape("n, 2*h, 2*w, c")[:3]
+    like = jax.ShapeDtypeStruct((*size, x.shape[3]), x.dtype)
+    check(jax.export.export(function)(like, k).call(x, k), function(x, k), 1e-5)
+
+
+@each_kind
+def test_no_images(shape):
+    x, k, options = draw(shape, batch=0)
+    y, y_in_training, of_x, of_k = value_and_gradients(conv, options, x, k)
+    assert y.shape == y_in_training.shape == reference(x, k, **options).shape
+    assert of_x.shape == x.shape
+    np.testing.assert_array_equal(of_k, jnp.zeros_like(k))
+
+
+NAMED = {  # how the shapes of a way of computing begin
+    "Winograd": conv_algorithms.WINOGRAD,
+    "dense, few pixels": conv_algorithms.TAPS,
+    "dense, many pixels": conv_algorithms.DENSE,
+    "depthwise": conv_algorithms.GROUPED,
+    "grouped": conv_algorithms.GROUPED,
+    "pointwise, 4 groups": conv_algorithms.GROUPED_POINTWISE,
+    "pointwise, 3 groups": conv_algorithms.GROUPED_POINTWISE,
+    "pointwise, 2 groups": conv_algorithms.GROUPED_POINTWISE,
+    "pointwise": conv_algorithms.POINTWISE,
+}
+
+
+@every_shape
+def test_a_shape_reaches_what_it_is_named_for(shape):
+    x, k, options = draw(shape)
+    name = next(name for name, named in SHAPES.items() if named is shape)
+    way = next((way for start, way in NAMED.items() if name.startswith(start)), None)
+    chosen = lowering._choose(Geometry(jax.typeof(x), jax.typeof(k), *options.values()))
+    assert way is None or chosen is way
 
 
 def lowered(shape, platform):

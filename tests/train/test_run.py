@@ -25,6 +25,10 @@ def test_it_keeps_the_config_and_the_class_names(tmp_path: Path) -> None:
     assert json.loads(folder.config.read_text()) == folder.read_config()
 
 
+def save_checkpoint(folder: RunFolder) -> None:
+    (folder.checkpoints / "7").mkdir(parents=True)
+
+
 def test_the_same_config_goes_on(tmp_path: Path) -> None:
     for device in ("auto", "cpu"):
         with start(RunFolder(tmp_path), {**CONFIG, "device": device}):
@@ -35,7 +39,7 @@ def test_the_same_config_goes_on(tmp_path: Path) -> None:
 def test_another_config_is_refused_with_the_fields_that_differ(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     with start(folder):
-        pass
+        save_checkpoint(folder)
     other = {
         "model": {"name": "resnet18", "options": {"stem": "3x3"}},
         "data": {"mean": (0.1, 0.5, 0.5)},
@@ -56,11 +60,38 @@ def test_another_config_is_refused_with_the_fields_that_differ(tmp_path: Path) -
 def test_other_data_is_refused(tmp_path: Path, other: dict) -> None:
     folder = RunFolder(tmp_path)
     with start(folder):
-        pass
+        save_checkpoint(folder)
     with pytest.raises(RunError, match=r"the data has changed .*(cat.* now|6 examples.*7 examples.* now)"):  # noqa: SIM117
         with start(folder, **other):
             pass
     assert folder.read_class_names() == ["cat", "dog"]
+
+
+def test_a_run_without_a_checkpoint_gives_up_its_folder(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with start(folder):
+        (folder.checkpoints / "7.orbax-checkpoint-tmp").mkdir(parents=True)
+    with start(folder, {"model": {"name": "resnet18"}}, class_names=("a", "b"), examples="7 examples"):
+        pass
+    assert folder.read_config() == {"model": {"name": "resnet18"}}
+    assert folder.read_class_names() == ["a", "b"]
+    assert folder.read_examples() == {"train": "7 examples"}
+
+
+def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").touch()
+    with pytest.raises(RunError, match=r"is not the folder of a run and holds other files \(holiday.jpg\)"):  # noqa: SIM117
+        with start(RunFolder(tmp_path)):
+            pass
+
+
+def test_who_is_training(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert not folder.is_being_trained()
+    with start(folder):
+        assert RunFolder(tmp_path).is_being_trained()
+    assert not folder.is_being_trained()
+    assert not RunFolder(tmp_path / "nowhere").is_being_trained()
 
 
 @pytest.mark.parametrize("name", ["config.json", "class_names.json"])
@@ -98,5 +129,6 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     folder.config.write_text('{"model": ')
     with pytest.raises(RunError, match=r"cannot read .*config\.json"):
         folder.read_config()
+    save_checkpoint(folder)
     with pytest.raises(RunError, match=r"cannot read .*config\.json"), start(folder):
         pass
