@@ -86,10 +86,10 @@ def test_a_failed_write_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: p
     before = path.read_bytes()
 
     def fail(fd: int) -> None:
-        raise OSError("no space left on device")
+        raise OSError(28, "no space left on device")
 
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(WeightsError, match="lenet.pth: no space"):
         save_weights(model, jax.tree.map(lambda a: a + 1, variables), path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["lenet.pth"]
