@@ -63,7 +63,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage."""
-        raise ConfigError(message)
+        _, _, unknown = message.partition("unrecognized arguments: ")
+        close = difflib.get_close_matches(unknown.split(" ")[0], self._option_string_actions, n=1)
+        raise ConfigError(message + (f"; did you mean {close[0]}?" if unknown and close else ""))
 
 
 def read_config(argv: Sequence[str], *, prog: str, description: str) -> tuple[Config, str]:
@@ -200,4 +202,6 @@ def _first_message(box: str) -> str:
     """The first line inside the box that tyro draws around an error."""
     lines = [line.strip(" │|") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
     message = next((line for line in lines if line and not line.startswith(("╭", "─", "+"))), box)
+    message = re.sub(r"invalid literal for int\(\) with base 10: ", "must be a whole number, not ", message)
+    message = re.sub(r"could not convert string to float: ", "must be a number, not ", message)
     return message.removeprefix("Error parsing ")

@@ -111,15 +111,17 @@ def test_a_broken_config_file(refused: Refused, tmp_path: Path, text: str, messa
         (["--model.options", "drop", "0.1"], "lenet has no option 'drop'"),
         (["--optimizer.options", "beta", "0.1"], "optimizer.options: adam has no 'beta'; did you mean betas?"),
         (["--optimizer.schedule_options", "finale", "0.1"], "did you mean final?"),
+        (["--workdir", ""], "workdir must name a folder"),
+        (["--optimizer.schedule_options", "final", "5"], "final is a rate, and must be"),
         # missing
         (["--optimizer.schedule", "exponential"], "exponential needs gamma, every"),
         (["--data.name", "image_folder"], "data.path must name the image folder"),
         # wrong type
-        (["--train.epochs", "many"], "many"),
-        (["--train.epochs", "1.5"], "1.5"),
+        (["--train.epochs", "many"], "train.epochs: must be a whole number, not 'many'"),
+        (["--train.epochs", "1.5"], "train.epochs: must be a whole number, not '1.5'"),
         (["--data.flip", "perhaps"], "perhaps"),
         (["--data.mean", "0.5", "0.5"], "mean"),
-        (["--optimizer.learning_rate", "fast"], "fast"),
+        (["--optimizer.learning_rate", "fast"], "optimizer.learning_rate: must be a number, not 'fast'"),
         (["--optimizer.options", "weight_decay", "much"], "weight_decay must be a number, not 'much'"),
         (["--train.epochs"], "epochs"),
         (["--device", "cuda"], "cuda"),
@@ -439,6 +441,7 @@ def test_images_there_are_not(refused: Refused, run_folder: Path, tmp_path: Path
 def test_top_out_of_range(refused: Refused, run_folder: Path) -> None:
     assert "--top must be 1 or more, not 0" in refused("predict", "--workdir", run_folder, "--top", 0, __file__)
     assert "many" in refused("predict", "--workdir", run_folder, "--top", "many", __file__)
+    assert "did you mean --top?" in refused("predict", "--workdir", run_folder, "--tpo", 1, __file__)
 
 
 def test_a_loss_that_is_not_finite(command: Command, config_file: Path, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_a_failed_write_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: p
         raise OSError(28, "no space left on device")
 
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(WeightsError, match="lenet.pth: no space"):
+    with pytest.raises(WeightsError, match=r"lenet\.pth: no space"):
         save_weights(model, jax.tree.map(lambda a: a + 1, variables), path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["lenet.pth"]
