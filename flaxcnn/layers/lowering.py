@@ -134,7 +134,7 @@ def _choose(geometry: Geometry) -> Lowering:
         return XLA
     if not all(isinstance(pixels, int) for pixels in size):  # an exported function's symbols
         return XLA
-    if _has_few_pixels(geometry):  # 5x5, 512, 3x3: 9.3 -> 4.2, 7.8 -> 4.2, 8.2 -> 6.9; 2x2, batch of 32: 190 -> 1.2
+    if _has_few_pixels(geometry):  # 5x5, 512, 3x3: 9.3 -> 4.2, 7.8 -> 4.2, 8.2 -> 6.9
         return TAPS
     if geometry.x.dtype.itemsize < 4:
         return XLA

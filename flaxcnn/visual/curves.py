@@ -43,6 +43,7 @@ def draw_curves(records: Sequence[Mapping[str, Any]], path: Path, *, steps_per_e
     accuracy.set(ylabel="top-1 accuracy", ylim=(None, 1))
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
     rate.set(ylabel="learning rate", ylim=(0, None))
+    _leave_outliers_out(loss, records)
     for axes in (loss, accuracy, rate):
         axes.set(xlabel="epoch", xlim=(0, None))
         axes.grid(alpha=0.3)
@@ -52,3 +53,12 @@ def draw_curves(records: Sequence[Mapping[str, Any]], path: Path, *, steps_per_e
     for record in last:
         accuracy.set_title(f"held out: {record['top1']:.2%} at epoch {record['epoch']}", fontsize=10)
     figure.savefig(path)
+
+
+def _leave_outliers_out(loss: Any, records: Sequence[Mapping[str, Any]]) -> None:
+    """Keep one wild evaluation, while BatchNorm's statistics settle, from pressing all curves flat."""
+    of_split = {split: [r["loss"] for r in records if r["split"] == split] for split in ("train", "eval")}
+    highest, worst = max(of_split["train"], default=float("inf")), max(of_split["eval"], default=0.0)
+    if worst > 2 * highest:
+        loss.set_ylim(0, 1.1 * highest)
+        loss.set_title(f"held out: up to {worst:.1f}, beyond the axis", fontsize=10)

@@ -43,3 +43,14 @@ def test_both_splits_are_seen(tmp_path: Path) -> None:
     assert training in colours(TRAIN)
     assert held_out in colours(EVAL)
     assert {training, held_out} <= colours(TRAIN + EVAL)
+
+
+def test_a_wild_evaluation_does_not_press_the_rest_flat(tmp_path: Path) -> None:
+    def rows_of_the_training_loss(held_out: float) -> int:
+        records = [*TRAIN, {**EVAL[0], "loss": held_out}]
+        draw_curves(records, tmp_path / "curves.png", steps_per_epoch=6)
+        with Image.open(tmp_path / "curves.png") as picture:
+            left = np.asarray(picture.convert("RGB"))[:, :480]  # the loss
+        return int((left == (0x00, 0x72, 0xB2)).all(axis=2).any(axis=1).sum())
+
+    assert rows_of_the_training_loss(100.0) > 0.8 * rows_of_the_training_loss(0.3)
