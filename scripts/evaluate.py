@@ -1,8 +1,11 @@
 """Evaluate a run: python scripts/evaluate.py --workdir runs/efficientnet_b0"""
 
+import signal
 import sys
 
-from flaxcnn.cli.main import script
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # JAX loses a KeyboardInterrupt while it is imported
+
+from flaxcnn.cli.main import script  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(script("evaluate"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib import import_module
 
@@ -18,6 +19,7 @@ COMMANDS = {
 
 def main() -> None:
     """`flaxcnn COMMAND ...`."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in scripts/
     name, *argv = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         width = max(map(len, COMMANDS))

@@ -50,6 +50,19 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     assert differences(run_folder, workdir) == []
 
 
+@pytest.mark.parametrize("seconds", [0.4, 0.8])
+def test_ctrl_c_while_it_starts(config_file: Path, tmp_path: Path, seconds: float) -> None:
+    words = ["--config", str(config_file), "--workdir", str(tmp_path / "run"), "--train.epochs", "100000"]
+    process = subprocess.Popen([sys.executable, "scripts/train.py", *words], cwd=ROOT, stderr=subprocess.DEVNULL)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    try:
+        assert process.wait(timeout=20) in (-signal.SIGINT, 130)
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.slow
 def test_kills_at_any_moment_change_nothing() -> None:
     result = subprocess.run(
