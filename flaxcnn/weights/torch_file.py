@@ -29,7 +29,7 @@ Data = dict[str, memoryview]
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_VERSION = 1001
-# What reading a damaged file may raise.
+# What the pickle machine, zipfile, struct and NumPy raise on bytes that are not what they say.
 _DAMAGE = (
     *(ValueError, LookupError, TypeError, AttributeError, OverflowError, EOFError, NotImplementedError),
     *(struct.error, zipfile.BadZipFile),

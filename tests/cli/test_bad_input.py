@@ -175,19 +175,19 @@ def test_a_broken_config_file(refused: Refused, tmp_path: Path, text: str, messa
         ),
         (["--model.name", "resnet18", "--model.options", "depths", "3"], "resnet18 cannot be built with these options"),
         (["--model.options", "image_size", "8"], "model.options: image_size is set by data.image_size"),
-        # a device there is none of
-        (["--device", "gpu"], "no gpu was found"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_wrong_field(train_refused: Refused, words: list[str], message: str) -> None:
-    if words == ["--device", "gpu"]:
-        import jax
-
-        if any(device.platform == "gpu" for device in jax.devices()):
-            pytest.skip("there is a GPU here")
     line = train_refused(*words)
     assert message in line
+
+
+def test_a_device_there_is_none_of(train_refused: Refused) -> None:
+    import jax
+
+    absent = "tpu" if any(device.platform == "gpu" for device in jax.devices()) else "gpu"
+    assert f"no {absent} was found; use --device cpu" in train_refused("--device", absent)
 
 
 @pytest.fixture
