@@ -8,6 +8,7 @@ from importlib import import_module
 
 import flaxcnn
 from flaxcnn.cli.command_line import run
+from flaxcnn.cli.huge_pages import start_again_with_huge_pages
 
 COMMANDS = {
     "train": "train a model as a config file describes",
@@ -15,6 +16,7 @@ COMMANDS = {
     "predict": "say what is in image files",
     "convert": "turn one kind of weights file into another",
 }
+TRAINING = ("train",)
 
 
 def main() -> None:
@@ -32,6 +34,8 @@ def main() -> None:
     if name not in COMMANDS:
         print(f"flaxcnn: unknown command {name!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(2)
+    if name in TRAINING:
+        start_again_with_huge_pages()
     sys.exit(script(name, argv))
 
 
@@ -42,5 +46,7 @@ def script(name: str, argv: list[str] | None = None) -> int:
         name: one of `COMMANDS`.
         argv: its arguments; those of the process if None.
     """
+    if argv is None and name in TRAINING:
+        start_again_with_huge_pages()
     command = import_module(f"flaxcnn.cli.{name}").main
     return run(command, name, sys.argv[1:] if argv is None else argv)

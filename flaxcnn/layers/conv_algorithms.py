@@ -89,37 +89,83 @@ def _xla(geometry: Geometry, x: Array, k: Array) -> Array:
 
 
 def _pointwise(geometry: Geometry, x: Array, k: Array) -> Array:
-    """A 1x1 convolution as one matrix product, or one a group."""
-    groups, (_, _, channels, c_out), dtype = geometry.groups, k.shape, _accumulator(x)
+    """A 1x1 convolution as one matrix product."""
     x = _window(geometry, _pad(geometry, x), 0, 0)  # (n, h', w', c_in)
-    if groups == 1:
-        y = jnp.einsum("nhwi,io->nhwo", x, k[0, 0], preferred_element_type=dtype)
-    else:
-        x = x.reshape(*x.shape[:3], groups, channels)  # (n, h', w', g, i)
-        k = k.reshape(channels, groups, c_out // groups)  # (i, g, o)
-        y = jnp.einsum("nhwgi,igo->nhwgo", x, k, preferred_element_type=dtype)
-    return y.reshape(*y.shape[:3], c_out).astype(x.dtype)
+    return jnp.einsum("nhwi,io->nhwo", x, k[0, 0], preferred_element_type=_accumulator(x)).astype(x.dtype)
+
+
+def _im2col(geometry: Geometry, x: Array, k: Array) -> Array:
+    """What every output sees, as the rows of a matrix, times the kernel: for blocks of rows that stay in the cache."""
+    (kh, kw), (n, h, w, c_out) = geometry.kernel_size, (x.shape[0], *geometry.output_size, k.shape[3])
+    padded, rows, k = _pad(geometry, x), _block_rows((n, h, w)), k.reshape(-1, c_out)
+
+    def block(number: Array | int) -> Array:
+        seen = _rows_seen(geometry, padded, number, rows)
+        windows = [_window(geometry, seen, i, j, (rows, w)) for i, j in np.ndindex(kh, kw)]
+        return jnp.einsum("nhwi,io->nhwo", jnp.concatenate(windows, axis=3), k)
+
+    def put_block(number: Array, y: Array) -> Array:
+        return lax.dynamic_update_slice_in_dim(y, block(number), number * rows, axis=1)
+
+    if rows == h:
+        return block(0)
+    return lax.fori_loop(0, h // rows, put_block, jnp.zeros_like(x, shape=(n, h, w, c_out)))
+
+
+def _col2im(geometry: Geometry, y: Array, k: Array) -> Array:
+    """The gradient times the kernel, transposed, and for every input the sum over the taps that see it.
+
+    The inputs that leave the same rests when their places are divided by the strides are seen by the same taps.
+    """
+    (n, *size, c_out), (kh, kw, c_in, _) = y.shape, k.shape
+    products = jnp.einsum("nhwo,to->nhwt", y, k.reshape(-1, c_out)).reshape(n, *size, kh, kw, c_in)
+    products, zero = lax.optimization_barrier(products), jnp.zeros((), y.dtype)
+    h, w = (-(-size // stride) for size, stride in zip(geometry.input_size, geometry.strides, strict=True))
+
+    def sum_over_taps(row: int, column: int) -> Array:
+        total = jnp.zeros_like(y, shape=(n, h, w, c_in))
+        for i, top in _taps_that_see(geometry, 0, row):
+            for j, left in _taps_that_see(geometry, 1, column):
+                margins = [(0, 0, 0), (-top, h + top - size[0], 0), (-left, w + left - size[1], 0), (0, 0, 0)]
+                total += lax.pad(products[:, :, :, i, j], zero, margins)
+        return total
+
+    sh, sw = geometry.strides
+    x = jnp.stack([jnp.stack([sum_over_taps(i, j) for j in range(sw)], axis=3) for i in range(sh)], axis=2)
+    return x.reshape(n, sh * h, sw * w, c_in)[:, : geometry.input_size[0], : geometry.input_size[1]]
+
+
+def _taps_that_see(geometry: Geometry, axis: int, rest: int) -> list[tuple[int, int]]:
+    """The taps that see the inputs of a rest, and by how much the output that does is ahead of the quotient."""
+    stride, spread, (before, _) = geometry.strides[axis], geometry.dilation[axis], geometry.padding[axis]
+    offsets = [(tap, rest + before - tap * spread) for tap in range(geometry.kernel_size[axis])]
+    return [(tap, offset // stride) for tap, offset in offsets if offset % stride == 0]
 
 
 def _dense_kernel_gradient(geometry: Geometry, x: Array, y: Array) -> Array:
-    """For every tap, the shifted input, transposed, times the gradient: summed over blocks of rows.
-
-    It is the gradient that is transposed, once for all taps.
-    """
-    (sh, _), (dh, _), (kh, kw) = geometry.strides, geometry.dilation, geometry.kernel_size
-    padded, rows, dtype = _pad(geometry, x), _block_rows(y.shape), _accumulator(x)
+    """For every row of the kernel, the gradient, transposed, times what the row sees: summed over blocks of rows."""
+    (n, h, w, c_out), c_in, (kh, kw) = y.shape, x.shape[3], geometry.kernel_size
+    padded, rows, dtype = _pad(geometry, x), _block_rows((n, h, w)), _accumulator(x)
 
     def add_products(number: Array | int, totals: list[Array]) -> list[Array]:
-        x_block = lax.dynamic_slice_in_dim(padded, number * rows * sh, (rows - 1) * sh + (kh - 1) * dh + 1, axis=1)
+        seen = _rows_seen(geometry, padded, number, rows)
         y_block = lax.dynamic_slice_in_dim(y, number * rows, rows, axis=1)
         y_block = lax.optimization_barrier(_pixels(y_block).T)
-        windows = [_window(geometry, x_block, i, j, (rows, y.shape[2])) for i, j in np.ndindex(kh, kw)]
-        products = [jnp.matmul(y_block, _pixels(w), preferred_element_type=dtype) for w in windows]
-        return [total + product for total, product in zip(totals, products, strict=True)]
+        for i in range(kh):
+            windows = jnp.concatenate([_window(geometry, seen, i, j, (rows, w)) for j in range(kw)], axis=3)
+            product = jnp.matmul(y_block, _pixels(windows), preferred_element_type=dtype)
+            totals = [*totals[:i], totals[i] + product, *totals[i + 1 :]]
+        return totals
 
-    zeros = jnp.zeros_like(x, shape=(y.shape[3], x.shape[3]), dtype=dtype)
-    taps = _over_blocks(y.shape[1] // rows, add_products, [zeros] * (kh * kw))
-    return jnp.stack(taps).reshape(kh, kw, y.shape[3], x.shape[3]).swapaxes(2, 3).astype(x.dtype)
+    zeros = jnp.zeros_like(x, shape=(c_out, kw * c_in), dtype=dtype)
+    k = jnp.stack(_over_blocks(h // rows, add_products, [zeros] * kh))  # (kh, c_out, kw * c_in)
+    return k.reshape(kh, c_out, kw, c_in).transpose(0, 2, 3, 1).astype(x.dtype)
+
+
+def _rows_seen(geometry: Geometry, padded: Array, number: Array | int, rows: int) -> Array:
+    """The rows of the padded input that a block of rows of the output sees."""
+    stride, span = geometry.strides[0], geometry.span[0]
+    return lax.dynamic_slice_in_dim(padded, number * rows * stride, (rows - 1) * stride + span, axis=1)
 
 
 def _taps(geometry: Geometry, x: Array, k: Array) -> Array:
@@ -192,7 +238,7 @@ def _pointwise_kernel_gradient(geometry: Geometry, x: Array, y: Array) -> Array:
     dtype = _accumulator(x)
     x = _window(geometry, _pad(geometry, x), 0, 0)  # (n, h', w', c_in)
     narrow, wide = (x, y) if x.shape[3] <= y.shape[3] else (y, x)
-    rows = _block_rows(y.shape)
+    rows = _block_rows(y.shape[:3])
 
     def add_product(number: Array | int, total: Array) -> Array:
         a, b = (lax.dynamic_slice_in_dim(array, number * rows, rows, axis=1) for array in (narrow, wide))
@@ -206,25 +252,26 @@ def _pointwise_kernel_gradient(geometry: Geometry, x: Array, y: Array) -> Array:
 def _grouped(geometry: Geometry, x: Array, k: Array) -> Array:
     """The sum over taps of the shifted input times the tap's weights, as one fused loop over the output.
 
-    The loop has a term for every tap and input channel of a group. Above 8 channels XLA's operation is
-    faster, if the zeros that spread out a gradient are there in memory.
+    The loop has a term for every tap and input channel of a group.
     """
-    dtype = _accumulator(x)
-    padded = _pad(geometry, x)
-    if k.shape[2] > 8:
-        unpadded = geometry._replace(padding=((0, 0), (0, 0)), input_dilation=(1, 1))
-        return _xla(unpadded, padded, k)
-    k = k.astype(dtype)
+    padded, k = _pad(geometry, x).astype(_accumulator(x)), k.astype(_accumulator(x))
     terms = [
         _window(geometry, _spread(channels, k.shape[3]), i, j) * k[i, j, position].reshape(1, 1, 1, -1)
-        for position, channels in enumerate(_positions(geometry, padded.astype(dtype)))
+        for position, channels in enumerate(_positions(geometry, padded))
         for i, j in np.ndindex(geometry.kernel_size)
     ]
     return reduce(add, terms).astype(x.dtype)
 
 
 def _grouped_input_gradient(geometry: Geometry, y: Array, k: Array) -> Array:
-    """The convolution, at stride 1, of the gradient (spread out by the strides) with the reversed kernel."""
+    return _grouped(*_transposed_convolution(geometry, y, k))
+
+
+def _transposed_convolution(geometry: Geometry, y: Array, k: Array) -> tuple[Geometry, Array, Array]:
+    """The input gradient as a convolution, at stride 1, of the gradient (spread out by the strides).
+
+    The kernel is reversed, and its outputs are the inputs.
+    """
     kh, kw, channels, c_out = k.shape
     k = k[::-1, ::-1].reshape(kh, kw, channels, geometry.groups, -1)  # (kh, kw, i, g, o)
     k = k.swapaxes(2, 4).reshape(kh, kw, c_out // geometry.groups, -1)  # (kh, kw, o, g * i)
@@ -238,7 +285,7 @@ def _grouped_input_gradient(geometry: Geometry, y: Array, k: Array) -> Array:
         padding=((span_h - 1 - top, bottom), (span_w - 1 - left, right)),
         input_dilation=geometry.strides,
     )
-    return _grouped(transposed, y, k)
+    return transposed, y, k
 
 
 def _grouped_kernel_gradient(geometry: Geometry, x: Array, y: Array) -> Array:
@@ -270,16 +317,125 @@ def _grouped_kernel_gradient(geometry: Geometry, x: Array, y: Array) -> Array:
 
         return lax.map(kernel_row_gradient, jnp.arange(kh))
 
+    if positions.shape[0] == 1:  # a loop would copy the input
+        return position_gradient(positions[0])[:, :, None].astype(x.dtype)
     k = lax.map(position_gradient, positions)  # (c_in / groups, kh, kw, c_out)
     return jnp.moveaxis(k, 0, 2).astype(x.dtype)
 
 
-def _block_rows(shape: Sequence[int]) -> int:
+def _blocked(geometry: Geometry, x: Array, k: Array) -> Array:
+    """A dense convolution for every block of neighbouring groups, with zeros for the weights between groups."""
+    return _by_block(geometry, _lowering_of_blocks(geometry).forward, x, k)
+
+
+def _blocked_input_gradient(geometry: Geometry, y: Array, k: Array) -> Array:
+    return _by_block(geometry, _lowering_of_blocks(geometry).input_gradient, y, k)
+
+
+def _by_block(
+    geometry: Geometry, function: Callable[[Geometry, Array, Array], Array], images: Array, k: Array
+) -> Array:
+    """`function` of every block of channels of the images and the block's kernel."""
+    blocks = _number_of_blocks(geometry)
+    kernels, parts = _block_kernels(geometry, k, blocks), jnp.split(images, blocks, axis=3)
+    of_block = _geometry_of_block(geometry, blocks)
+    return jnp.concatenate([function(of_block, part, kernel) for part, kernel in zip(parts, kernels, strict=True)], 3)
+
+
+def _blocked_kernel_gradient(geometry: Geometry, x: Array, y: Array) -> Array:
+    blocks = _number_of_blocks(geometry)
+    of_block, function = _geometry_of_block(geometry, blocks), _lowering_of_blocks(geometry).kernel_gradient
+    (kh, kw, channels, c_out), groups = geometry.k.shape, geometry.groups
+    shape = (kh, kw, groups // blocks, channels, groups // blocks, c_out // groups)
+    gradients = [
+        jnp.diagonal(function(of_block, *pair).reshape(shape), axis1=2, axis2=4)  # (kh, kw, i, o, groups)
+        for pair in zip(jnp.split(x, blocks, axis=3), jnp.split(y, blocks, axis=3), strict=True)
+    ]
+    return jnp.concatenate(gradients, axis=4).swapaxes(3, 4).reshape(geometry.k.shape)
+
+
+def _number_of_blocks(geometry: Geometry) -> int:
+    """So many that a block has 32 input channels or more: with fewer, products are slow; with more, full of zeros.
+
+    At most 16, for the time to compile.
+    """
+    groups, channels = geometry.groups, geometry.k.shape[2]
+    return max(n for n in range(1, 17) if groups % n == 0 and (n == 1 or groups // n * channels >= 32))
+
+
+def _geometry_of_block(geometry: Geometry, blocks: int) -> Geometry:
+    n, h, w, c_in = geometry.x.shape
+    kh, kw, _, c_out = geometry.k.shape
+    x = geometry.x.update(shape=(n, h, w, c_in // blocks))
+    return geometry._replace(x=x, k=geometry.k.update(shape=(kh, kw, c_in // blocks, c_out // blocks)), groups=1)
+
+
+def _block_kernels(geometry: Geometry, k: Array, blocks: int) -> Array:
+    """(blocks, kh, kw, c_in / blocks, c_out / blocks)"""
+    kh, kw, channels, c_out = k.shape
+    groups = geometry.groups // blocks
+    k = k.reshape(kh, kw, channels, blocks, groups, -1).transpose(3, 0, 1, 2, 4, 5)  # (b, kh, kw, i, g, o)
+    k = jnp.where(jnp.eye(groups, dtype=bool).reshape(1, 1, 1, groups, 1, groups, 1), k[:, :, :, None], 0)
+    return k.reshape(blocks, kh, kw, groups * channels, c_out // blocks)
+
+
+def _lowering_of_blocks(geometry: Geometry) -> Lowering:
+    return POINTWISE if geometry.kernel_size == (1, 1) else DENSE
+
+
+def _stem(geometry: Geometry, x: Array, k: Array) -> Array:
+    """The sum over taps and the few input channels, as one fused loop over the output."""
+    dtype = _accumulator(x)
+    padded, k = lax.optimization_barrier(_pad(geometry, x.astype(dtype))), k.astype(dtype)
+    terms = [
+        _window(geometry, padded, i, j)[..., c : c + 1] * k[i, j, c].reshape(1, 1, 1, -1)
+        for i, j in np.ndindex(geometry.kernel_size)
+        for c in range(k.shape[2])
+    ]
+    return reduce(add, terms).astype(x.dtype)
+
+
+def _stem_kernel_gradient(geometry: Geometry, x: Array, y: Array) -> Array:
+    """What every output sees, as the rows of a matrix, transposed, times the gradient: summed over blocks of rows."""
+    (kh, kw, c_in, c_out), (n, h, w, _) = geometry.k.shape, y.shape
+    geometry, x = _with_columns_as_channels(geometry, x)
+    taps = geometry.k.size // c_out
+    padded, rows, dtype = _pad(geometry, x), _block_rows((n, h, w), pixels=600_000 // taps), _accumulator(x)
+
+    def add_product(number: Array | int, total: Array) -> Array:
+        seen = _rows_seen(geometry, padded, number, rows)
+        windows = [_window(geometry, seen, i, j, (rows, w)) for i, j in np.ndindex(geometry.kernel_size)]
+        matrix, y_block = _pixels(jnp.concatenate(windows, 3)), lax.dynamic_slice_in_dim(y, number * rows, rows, axis=1)
+        return total + jnp.einsum("pt,po->to", matrix, _pixels(y_block), preferred_element_type=dtype)
+
+    zeros = jnp.zeros_like(x, shape=(taps, c_out), dtype=dtype)
+    k = _over_blocks(h // rows, add_product, zeros)
+    return k.reshape(kh, -1, c_in, c_out)[:, :kw].astype(x.dtype)
+
+
+def _with_columns_as_channels(geometry: Geometry, x: Array) -> tuple[Geometry, Array]:
+    """The same convolution over columns that hold as many of the image's as the stride, of a narrower kernel.
+
+    More channels for fewer columns: what an output sees is copied in longer pieces.
+    """
+    (n, h, w, c_in), (kh, kw, _, c_out), stride = x.shape, geometry.k.shape, geometry.strides[1]
+    if stride == 1 or geometry.dilation[1] > 1:
+        return geometry, x
+    width, (left, _) = -(-kw // stride), geometry.padding[1]
+    columns = (geometry.output_size[1] + width - 1) * stride
+    margins = [(0, 0, 0), (0, 0, 0), (left, columns - left - w, 0), (0, 0, 0)]
+    x = lax.pad(x, jnp.zeros((), x.dtype), margins).reshape(n, h, columns // stride, stride * c_in)
+    k = geometry.k.update(shape=(kh, width, stride * c_in, c_out))
+    strides, padding = (geometry.strides[0], 1), (geometry.padding[0], (0, 0))
+    return geometry._replace(x=jax.typeof(x), k=k, strides=strides, padding=padding), x
+
+
+def _block_rows(shape: Sequence[int], pixels: int = 1600) -> int:
     """How many rows of all images to take at a time: few enough for the cache, enough for a matrix product."""
-    n, h, w, _ = shape
-    if not isinstance(n, int):  # an exported function's symbol
+    n, h, w = shape
+    if not all(isinstance(extent, int) for extent in shape):  # an exported function's symbols
         return 1
-    return max(rows for rows in range(1, h + 1) if h % rows == 0 and (rows == 1 or n * rows * w <= 1600))
+    return max(rows for rows in range(1, h + 1) if h % rows == 0 and (rows == 1 or n * rows * w <= pixels))
 
 
 def _over_blocks(blocks: int, add_block: Callable[[Any, Any], Any], zeros: Any) -> Any:
@@ -324,7 +480,11 @@ def _spread(channels: Array, c_out: int) -> Array:
 XLA = _transposed(_xla)
 POINTWISE = _transposed(_pointwise)._replace(kernel_gradient=_pointwise_kernel_gradient)
 DENSE = XLA._replace(kernel_gradient=_dense_kernel_gradient)
+IM2COL = Lowering(_im2col, _col2im, _dense_kernel_gradient)
+IM2COL_FORWARD = DENSE._replace(forward=_im2col)
 TAPS = _transposed(_taps)._replace(kernel_gradient=_dense_kernel_gradient)
-WINOGRAD = DENSE._replace(forward=_winograd)
-GROUPED_POINTWISE = Lowering(_grouped, _grouped_input_gradient, _transposed(_pointwise).kernel_gradient)
+WINOGRAD = XLA._replace(forward=_winograd)
+STEM = XLA._replace(forward=_stem, kernel_gradient=_stem_kernel_gradient)
+WIDE_STEM = XLA._replace(kernel_gradient=_stem_kernel_gradient)
 GROUPED = Lowering(_grouped, _grouped_input_gradient, _grouped_kernel_gradient)
+BLOCKED = Lowering(_blocked, _blocked_input_gradient, _blocked_kernel_gradient)

@@ -17,11 +17,15 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from flaxcnn.layers.conv_algorithms import (
+    BLOCKED,
     DENSE,
     GROUPED,
-    GROUPED_POINTWISE,
+    IM2COL,
+    IM2COL_FORWARD,
     POINTWISE,
+    STEM,
     TAPS,
+    WIDE_STEM,
     WINOGRAD,
     XLA,
     Geometry,
@@ -121,32 +125,37 @@ def _choose(geometry: Geometry) -> Lowering:
     Figures: milliseconds, XLA's operation -> ours, of the convolution, its input gradient and its kernel
     gradient, in float32 with a batch of 16 on two busy cores (`python benchmarks/convolution.py`).
     """
-    pointwise, groups, size = geometry.kernel_size == (1, 1), geometry.groups, geometry.output_size
-    if 0 in size:
+    (kh, kw, channels, c_out), groups = geometry.k.shape, geometry.groups
+    if 0 in geometry.output_size:
         return XLA
-    if pointwise and groups == 1:  # 56x56, 256-512, stride 2: 60 -> 56, 49 -> 45, 389 -> 46
-        return POINTWISE
-    if pointwise:  # 28x28, 240-60, 3 groups: 7.2 -> 6.9, 5.5 -> 3.7, 145 -> 5.6; products forward: 17
-        return GROUPED_POINTWISE
-    if groups > 1:  # 56x56, 144, depthwise 3x3: 482 -> 24, 480 -> 23, 1153 -> 37
-        return GROUPED  # 28x28, 256, 32 groups, 3x3: 250 -> 55, 274 -> 60, 33024 -> 233
-    if min(geometry.k.shape[2:]) < 16:  # few channels, as in stems
+    if groups == 1:
+        if (kh, kw) == (1, 1):  # 56x56, 256-512, stride 2: 60 -> 56, 49 -> 45, 389 -> 46
+            return POINTWISE
+        return WINOGRAD if _suits_winograd(geometry) else _choose_dense(geometry)
+    if (kh, kw) == (1, 1) or max(channels, c_out // groups) >= 8:
+        return BLOCKED
+    return GROUPED  # 56x56, 144, depthwise 3x3: 482 -> 24, 480 -> 23, 1153 -> 37
+
+
+def _choose_dense(geometry: Geometry) -> Lowering:
+    """Of kernels with rows or columns, ungrouped, where the gradients will be wanted."""
+    (kh, kw, c_in, c_out), n, (h, w) = geometry.k.shape, geometry.x.shape[0], geometry.output_size
+    if not isinstance(h, int) or not isinstance(w, int):  # an exported function's symbols
         return XLA
-    if not all(isinstance(pixels, int) for pixels in size):  # an exported function's symbols
+    if c_in < 16:
+        return STEM if kh * kw * c_in <= 75 else WIDE_STEM
+    if c_out < 16:
         return XLA
-    if _has_few_pixels(geometry):  # 5x5, 512, 3x3: 9.3 -> 4.2, 7.8 -> 4.2, 8.2 -> 6.9
+    # Padding is much of what the taps see; the number of images may be an exported function's symbol.
+    if h * w <= 9:
         return TAPS
     if geometry.x.dtype.itemsize < 4:
         return XLA
-    # The kernel gradient: 20x20, 128, 3x3: 11 -> 6.6; 80x80, 64-128: 237 -> 56.
-    return WINOGRAD if _suits_winograd(geometry) else DENSE
-
-
-def _has_few_pixels(geometry: Geometry) -> bool:
-    """Whether padding is much of what the taps see, and the products of all taps stay in the cache."""
-    n, (h, w) = geometry.x.shape[0], geometry.output_size
-    # The number of images is a symbol in an exported function: any may come.
-    return h * w <= 49 and n * h * w <= 2400 if isinstance(n, int) else h * w <= 9
+    if not isinstance(n, int) or n * w > 1600:  # a row of all images leaves the cache
+        return DENSE
+    if geometry.strides != (1, 1) or h * w <= 100:
+        return IM2COL
+    return IM2COL_FORWARD if h * w <= 400 else DENSE
 
 
 def _suits_winograd(geometry: Geometry) -> bool:
@@ -157,7 +166,9 @@ def _suits_winograd(geometry: Geometry) -> bool:
     (n, *_, c_in), c_out, (h, w) = geometry.x.shape, geometry.k.shape[3], geometry.output_size
     if geometry.kernel_size != (3, 3) or not geometry.strides == geometry.dilation == (1, 1):
         return False
-    return min(c_in, c_out) >= 64 and isinstance(n, int) and n * h * w * (c_in + c_out) <= 5_000_000
+    if geometry.x.dtype.itemsize < 4 or not all(isinstance(extent, int) for extent in (n, h, w)):
+        return False
+    return min(c_in, c_out) >= 64 and h * w > 9 and n * h * w * (c_in + c_out) <= 5_000_000
 
 
 # The scalar <x * k, y> is linear in each of x, k and y. Each function below takes two of them to the scalar's
@@ -180,10 +191,10 @@ def _kernel_gradient(lowering: Lowering, geometry: Geometry, x: Array, y: Array)
 
 
 _forward.defvjp(
-    lambda lowering, geometry, x, k: (_forward(_in_training(lowering), geometry, x, k), (x, k)),
+    lambda lowering, geometry, x, k: (_forward(_in_training(lowering, geometry), geometry, x, k), (x, k)),
     lambda lowering, geometry, operands, y: (
-        _input_gradient(lowering, geometry, y, operands[1]),
-        _kernel_gradient(lowering, geometry, operands[0], y),
+        _input_gradient(_in_training(lowering, geometry), geometry, y, operands[1]),
+        _kernel_gradient(_in_training(lowering, geometry), geometry, operands[0], y),
     ),
 )
 _input_gradient.defvjp(
@@ -202,9 +213,9 @@ _kernel_gradient.defvjp(
 )
 
 
-def _in_training(lowering: Lowering) -> Lowering:
+def _in_training(lowering: Lowering, geometry: Geometry) -> Lowering:
     """Within a training step Winograd's gain is lost to the cache, and its compile time is doubled."""
-    return DENSE if lowering is WINOGRAD else lowering
+    return _choose_dense(geometry) if lowering is WINOGRAD else lowering
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))  # layers of one shape are traced and lowered once

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -135,8 +136,29 @@ def test_scripts_end_with_the_status(name: str, line: str) -> None:
     assert result.stderr == f"{name}: {line}\n"
 
 
+@pytest.mark.parametrize("own", [None, "glibc.malloc.perturb=0"])
+def test_training_asks_for_huge_pages_unless_the_user_set_the_allocator(tmp_path: Path, own: str | None) -> None:
+    config = tmp_path / "config.py"
+    config.write_text("import os\nraise ValueError(os.environ.get('GLIBC_TUNABLES'))\n")
+    for command in ("scripts/train.py",), ("-m", "flaxcnn", "train"):
+        env = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+        result = subprocess.run(
+            [sys.executable, *command, "--config", str(config)],
+            env=env | ({"GLIBC_TUNABLES": own} if own else {}),
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+        )
+        pages = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+        asks = pages.is_file() and "[madvise]" in pages.read_text()
+        expected = own or ("glibc.malloc.hugetlb=1" if asks else None)
+        assert result.stderr.endswith(f"ValueError: {expected}\n"), result.stderr
+
+
 def flaxcnn(monkeypatch: pytest.MonkeyPatch, *words: str) -> int | str | None:
     monkeypatch.setattr(sys, "argv", ["flaxcnn", *words])
+    monkeypatch.setenv("GLIBC_TUNABLES", "")  # or the process that runs the tests would be replaced
     with pytest.raises(SystemExit) as end:
         main.main()
     return end.value.code
