@@ -6,9 +6,9 @@ Each contestant is a process of its own. All are loaded and warm before the firs
 so that a change in the machine's load meets all of them. A turn is two steps, of which the second counts. A time is
 the median in milliseconds a step; a ratio is the median of the ratios within a turn, and less than 1 means that
 flaxcnn is faster. flaxcnn asks for huge pages, as its train command does; with GLIBC_TUNABLES=glibc.malloc.hugetlb=1
-in the environment, PyTorch does too. A training step is forward, backward and an SGD update with momentum, as `make_train_step` and
-PyTorch's users write it; PyTorch runs in channels-last layout. Compile seconds include the first step; memory is the
-largest of the process, in MiB.
+in the environment, PyTorch does too. A training step is forward, backward and an SGD update with momentum, as
+`make_train_step` and PyTorch's users write it; PyTorch runs in channels-last layout. Compile seconds include the first
+step; memory is the largest of the process, in MiB.
 """
 
 from __future__ import annotations
