@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from flaxcnn import data, optim
+from flaxcnn import data, optim, schedules
 from flaxcnn.config import Config, ConfigError
 from flaxcnn.data.sources import Split
 from flaxcnn.errors import did_you_mean
@@ -73,7 +73,6 @@ def build(config: Config) -> Experiment:
         save_every=config.train.save_every,
     )
     learning_rate = build_learning_rate(config, schedule)
-    make_optimizer = optim.OPTIMIZERS[config.optimizer.name]
     return Experiment(
         train_source=train_source,
         val_source=val_source,
@@ -81,7 +80,7 @@ def build(config: Config) -> Experiment:
         train_transform=build_train_transform(config, model),
         preprocessing=build_preprocessing(config, model),
         learning_rate=learning_rate,
-        optimizer=_call("optimizer.options", make_optimizer, config.optimizer.options, learning_rate),
+        optimizer=build_optimizer(config, learning_rate),
         loss=partial(softmax_cross_entropy, label_smoothing=config.train.label_smoothing),
         schedule=schedule,
     )
@@ -165,29 +164,57 @@ def build_train_transform(config: Config, model: Classifier) -> data.TrainTransf
     )
 
 
+def build_optimizer(config: Config, learning_rate: optax.Schedule) -> optax.GradientTransformation:
+    """The optimiser, behind the clipping of its gradients."""
+    settings = config.optimizer
+    make = partial(optim.OPTIMIZERS[settings.name], decay_mask=optim.DECAY_MASKS[settings.decay])
+    optimizer = _call("optimizer.options", make, settings.options, learning_rate)
+    clips = [
+        clip(limit)
+        for clip, limit in ((optim.clip_by_norm, settings.clip_norm), (optim.clip_by_value, settings.clip_value))
+        if limit is not None
+    ]
+    return optax.chain(*clips, optimizer) if clips else optimizer
+
+
+_DURATIONS = ("step_size", "milestones", "T_0")
+
+
 def build_learning_rate(config: Config, schedule: Schedule) -> optax.Schedule:
     """The learning rate of a step."""
     settings = config.optimizer
+    by_epoch = settings.schedule_by == "epoch"
+    counts_per_epoch = 1 if by_epoch else schedule.steps_per_epoch
+
+    def in_counts(name: str, epochs: float) -> int:
+        count = epochs * counts_per_epoch
+        if not 0 <= count < float("inf") or (by_epoch and count != round(count)):
+            wanted = "a whole number of epochs" if by_epoch else "0 epochs or more"
+            raise ConfigError(f"optimizer.{name} must be {wanted}, not {epochs}")
+        return round(count)
+
     options = dict(settings.schedule_options)
-    every = options.get("every")
-    if isinstance(every, (int, float)):  # the config counts epochs, the schedule steps; `_call` refuses the rest
-        if not 0 < every * schedule.steps_per_epoch < float("inf"):
-            raise ConfigError(f"optimizer.schedule_options: every must be above 0 epochs, not {every}")
-        options["every"] = every * schedule.steps_per_epoch
-    warmup_steps = round(settings.warmup_epochs * schedule.steps_per_epoch)
-    if warmup_steps >= schedule.total:
+    for name in _DURATIONS:
+        value = options.get(name)
+        if isinstance(value, (int, float)):  # `_call` refuses the rest
+            options[name] = max(in_counts(f"schedule_options: {name}", value), 1)
+        elif isinstance(value, tuple):
+            options[name] = tuple(in_counts(f"schedule_options: {name}", each) for each in value)
+    total = config.train.epochs * counts_per_epoch
+    warmup = in_counts("warmup_epochs", settings.warmup_epochs)
+    if warmup >= total:
         raise ConfigError(
             f"optimizer.warmup_epochs must be less than train.epochs ({config.train.epochs}), "
             f"not {settings.warmup_epochs}: add --optimizer.warmup_epochs 0"
         )
-    decay = _call(
-        "optimizer.schedule_options",
-        optim.SCHEDULES[settings.schedule],
-        options,
-        settings.learning_rate,
-        schedule.total - warmup_steps,
-    )
-    return optim.warmup(decay, warmup_steps)
+    make = schedules.SCHEDULES[settings.schedule]
+    rate = _call("optimizer.schedule_options", make, options, settings.learning_rate, total - warmup)
+    factor = settings.warmup_factor
+    if settings.warmup == "linear":
+        rate = schedules.linear_warmup(rate, warmup, start_factor=factor)
+    else:
+        rate = schedules.constant_warmup(rate, warmup, factor=1 / 3 if factor is None else factor)
+    return schedules.by_epoch(rate, schedule.steps_per_epoch) if by_epoch else rate
 
 
 def initial_state(config: Config, experiment: Experiment) -> TrainState:
@@ -230,21 +257,40 @@ def build_devices(config: Config) -> DataParallel:
 
 def _call(field: str, function: Callable[..., Any], options: Mapping[str, Any], *arguments: Any) -> Any:
     """Call the function with keyword options, each checked by name and type."""
+    title = (function.func if isinstance(function, partial) else function).__name__
     parameters = inspect.signature(function, eval_str=True).parameters
-    known = {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    known = {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY and _is_value(p.annotation)}
+    values = {}
     for name, value in options.items():
         if name not in known:
-            raise ConfigError(f"{field}: {function.__name__} has no {name!r}{did_you_mean(name, known)}")
-        if known[name].annotation is bool and not isinstance(value, bool):
+            raise ConfigError(f"{field}: {title} has no {name!r}{did_you_mean(name, known)}")
+        hint = known[name].annotation
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if hint is bool and not isinstance(value, bool):
             raise ConfigError(f"{field}: {name} must be True or False, not {value!r}")
-        if known[name].annotation is float and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        if hint is float and not is_number:
             raise ConfigError(f"{field}: {name} must be a number, not {value!r}")
-        if get_origin(known[name].annotation) is tuple and not isinstance(value, tuple):
-            raise ConfigError(f"{field}: {name} must be a pair of numbers, not {value!r}")
-    missing = [name for name, p in known.items() if p.default is inspect.Parameter.empty and name not in options]
+        if hint is int and (isinstance(value, bool) or not isinstance(value, int)):
+            raise ConfigError(f"{field}: {name} must be a whole number, not {value!r}")
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            raise ConfigError(f"{field}: {name} must be one of {', '.join(get_args(hint))}, not {value!r}")
+        if get_origin(hint) is tuple:
+            any_length = get_args(hint)[-1] is Ellipsis
+            if any_length and is_number:
+                value = (value,)
+            if not isinstance(value, tuple) or (not any_length and len(value) != len(get_args(hint))):
+                wanted = "numbers" if any_length else "a pair of numbers"
+                raise ConfigError(f"{field}: {name} must be {wanted}, not {value!r}")
+        values[name] = value
+    missing = [name for name, p in known.items() if p.default is p.empty and name not in values]
     if missing:
-        raise ConfigError(f"{field}: {function.__name__} needs {', '.join(missing)}")
+        raise ConfigError(f"{field}: {title} needs {', '.join(missing)}")
     try:
-        return function(*arguments, **options)
+        return function(*arguments, **values)
     except ValueError as error:
         raise ConfigError(f"{field}: {error}") from error
+
+
+def _is_value(hint: Any) -> bool:
+    """Whether an option of this type can be written in a config."""
+    return hint in (bool, int, float, str) or get_origin(hint) in (tuple, Literal)

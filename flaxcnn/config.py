@@ -16,7 +16,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from flaxcnn.errors import UserError
 
-Value = bool | int | float | str | tuple[float, float]
+Value = bool | int | float | str | tuple[float, ...]
 
 
 class ConfigError(UserError):
@@ -120,18 +120,34 @@ class DataConfig:
 class OptimizerConfig:
     """How parameters are updated."""
 
-    name: Literal["sgd", "adagrad", "rmsprop", "adam", "adamw"] = "sgd"
-    """As in torch.optim."""
+    name: Literal[
+        "sgd", "adagrad", "rmsprop", "adam", "adamw", "adadelta", "adamax", "nadam", "radam", "lamb", "lars"
+    ] = "sgd"
+    """As in torch.optim; `lamb` and `lars` for large batches."""
     learning_rate: float = 0.1
     """At the schedule's top."""
     options: Options = field(default_factory=dict)
     """torch.optim's other hyperparameters, as `momentum 0.9 nesterov True`; the flag replaces them all."""
-    schedule: Literal["constant", "cosine", "exponential"] = "cosine"
-    """Of the learning rate after the warm-up. `exponential` takes `gamma` every `every` epochs."""
+    decay: Literal["all", "all_but_norms", "kernels"] = "all"
+    """Which parameters weight decay is for; `kernels` leaves out biases as well as norms."""
+    clip_norm: float | None = None
+    """The norm that all gradients together are scaled down to."""
+    clip_value: float | None = None
+    """What each element of a gradient is clipped to."""
+    schedule: Literal[
+        "constant", "step", "multi_step", "exponential", "polynomial", "cosine", "cosine_restarts", "one_cycle"
+    ] = "cosine"
+    """Of the learning rate after the warm-up, as torch.optim.lr_scheduler's."""
     schedule_options: Options = field(default_factory=dict)
-    """The schedule's other arguments: `final` of cosine; `gamma` and `every` (epochs) of exponential."""
+    """Its arguments by torch's names, as `step_size 30 gamma 0.1`; durations are in epochs."""
+    schedule_by: Literal["step", "epoch"] = "step"
+    """Whether the schedule goes on at every step, or between epochs only."""
     warmup_epochs: float = 0.0
-    """Of linear rise to the learning rate."""
+    """Of rise to the learning rate."""
+    warmup: Literal["linear", "constant"] = "linear"
+    """How it rises: in a line, or in one step at the end."""
+    warmup_factor: float | None = None
+    """The share of the learning rate it begins with; None is the first of even rises, or a third where constant."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +207,10 @@ _RANGES = {
     "data.std": ("above 0", lambda v: all(0 < x < float("inf") for x in v)),
     "data.threads": ("1 or more", lambda v: v is None or v >= 1),
     "optimizer.learning_rate": ("above 0", lambda v: 0 < v < float("inf")),
+    "optimizer.clip_norm": ("above 0", lambda v: v is None or v > 0),
+    "optimizer.clip_value": ("above 0", lambda v: v is None or v > 0),
     "optimizer.warmup_epochs": ("0 or more", lambda v: 0 <= v < float("inf")),
+    "optimizer.warmup_factor": ("from 0 to 1", lambda v: v is None or 0 <= v <= 1),
     "train.epochs": ("1 or more", lambda v: v >= 1),
     "train.seed": ("from 0 to 4294967295", lambda v: 0 <= v < 2**32),
     "train.label_smoothing": ("at least 0 and below 1", lambda v: 0 <= v < 1),
@@ -248,6 +267,8 @@ def _is_of_type(value: Any, hint: Any) -> bool:
         return any(_is_of_type(value, argument) for argument in arguments)
     if origin is dict:
         return isinstance(value, dict) and all(_is_of_type(each, arguments[1]) for each in value.values())
+    if origin is tuple and arguments[-1] is Ellipsis:
+        return isinstance(value, tuple) and all(_is_of_type(each, arguments[0]) for each in value)
     if origin is tuple:
         return isinstance(value, tuple) and len(value) == len(arguments) and all(map(_is_of_type, value, arguments))
     if hint in (int, float):
