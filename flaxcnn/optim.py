@@ -307,7 +307,7 @@ def all_but_norms(params: optax.Params) -> Any:
 
 
 class _RuleState(NamedTuple):
-    count: Array
+    step: Array
     slots: tuple[optax.Updates, ...]
 
 
@@ -325,11 +325,11 @@ def _by_rule(rule: Callable[..., tuple[Array, ...]], *start: Callable[[Array], A
     def update(
         updates: optax.Updates, state: _RuleState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, _RuleState]:
-        count = optax.safe_increment(state.count)
-        results = jax.tree.map(lambda *leaves: rule(count, *leaves), updates, *state.slots)
+        step = state.step + 1
+        results = jax.tree.map(lambda *leaves: rule(step, *leaves), updates, *state.slots)
         columns = jax.tree.structure((0,) * (1 + len(start)))
         updates, *slots = jax.tree.transpose(jax.tree.structure(updates), columns, results)
-        return updates, _RuleState(count, tuple(slots))
+        return updates, _RuleState(step, tuple(slots))
 
     return GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 

@@ -86,7 +86,8 @@ def cosine_restarts(rate: float, total: int, *, T_0: int, T_mult: int = 1, eta_m
 
     def schedule(count: ArrayLike) -> Array:
         cycle = jnp.searchsorted(first, jnp.asarray(count), side="right") - 1
-        return _half_cosine(rate, eta_min, (count - jnp.asarray(first)[cycle]) / jnp.asarray(length)[cycle])
+        since_restart = jnp.asarray(count) - jnp.asarray(first)[cycle]
+        return _half_cosine(rate, eta_min, since_restart / jnp.asarray(length)[cycle])
 
     return schedule
 

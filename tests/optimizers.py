@@ -74,10 +74,11 @@ def bowl(steps: int, dtype: str) -> Problem:
     scale[: steps // 2, 1] = 0
     scale[:, 2] = 1e-6
 
-    def gradients(step: int, values: dict[str, Any], array: Callable[[np.ndarray], Any] = jnp.asarray) -> dict:
-        return {key: (values[key] - 1 + array(noise[step, i])) * array(scale[step, i]) for i, key in enumerate(names)}
+    def gradients(array: Callable[[np.ndarray], Any], step: Any, values: dict[str, Any]) -> dict[str, Any]:
+        n, s = array(noise)[step], array(scale)[step]
+        return {key: (values[key] - 1 + n[i]) * s[i] for i, key in enumerate(names)}
 
-    return Problem(start, gradients, partial(gradients, array=torch.tensor))
+    return Problem(start, jax.jit(partial(gradients, jnp.asarray)), partial(gradients, torch.tensor))
 
 
 def network(steps: int, dtype: str) -> Problem:
@@ -89,7 +90,7 @@ def network(steps: int, dtype: str) -> Problem:
 
     @jax.jit
     @jax.grad
-    def gradients(p: dict[str, Any], step: Any) -> Any:
+    def gradient(p: dict[str, Any], step: Any) -> Any:
         logits = jnp.tanh(jnp.asarray(x)[step] @ p["w1"] + p["b1"]) @ p["w2"] + p["b2"]
         return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(labels)[step]).mean()
 
@@ -99,7 +100,7 @@ def network(steps: int, dtype: str) -> Problem:
         loss = torch.nn.functional.cross_entropy(logits, torch.tensor(labels[step]))
         return dict(zip(p, torch.autograd.grad(loss, list(p.values())), strict=True))
 
-    return Problem(start, lambda step, p: gradients(p, step), torch_gradients)
+    return Problem(start, lambda step, p: gradient(p, step), torch_gradients)
 
 
 PROBLEMS = {"bowl": bowl, "network": network}
