@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from flaxcnn import create_model, from_torch, optim
 from flaxcnn.losses import softmax_cross_entropy
 from flaxcnn.metrics import in_top_k
 from flaxcnn.train import create_state, make_train_step
+from flaxcnn.train.remat import rematerialized
 from tests.train.tiny import Tiny, TinyWithHeads, assert_close, assert_identical, differ, make_batch, make_variables
 
 
@@ -169,3 +172,75 @@ def test_any_optax_transformation_will_do() -> None:
     new, _ = step(state, make_batch())
     moved = optax.tree.norm(jax.tree.map(jnp.subtract, new.params, state.params))
     np.testing.assert_allclose(moved, 1e-3, rtol=1e-3)
+
+
+def test_mixing_is_a_function_of_seed_and_step_and_comes_before_the_loss() -> None:
+    def shift(key, batch):
+        return {**batch, "image": batch["image"] + jax.random.normal(key)}
+
+    state, step = make(Tiny(), mixing=shift)
+    _, plain = make(Tiny())
+    batch = make_batch()
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(state.seed), state.step), 1)
+    assert_close(step(state, batch)[0].params, plain(state, shift(key, batch))[0].params, atol=1e-6)
+    assert differ(step(state, batch)[0].params, step(state.replace(step=state.step + 1), batch)[0].params)
+
+
+def test_a_teacher_is_asked_for_its_logits_in_evaluation() -> None:
+    teacher = Tiny(dropout=0.5)
+    variables = make_variables(teacher, seed=5)
+    batch = make_batch()
+    logits = teacher.apply(variables, batch["image"], train=False)
+    state, step = make(Tiny(), teacher=teacher, loss=lambda own, labels, theirs: (theirs**2).sum(axis=1) + labels)
+    _, metrics = step(state, batch, variables)
+    np.testing.assert_allclose(metrics["loss"], (logits**2).sum() + batch["label"].sum(), rtol=1e-5)
+
+
+def test_labels_can_be_probabilities() -> None:
+    state, step = make(Tiny())
+    batch = make_batch()
+    soft = {**batch, "label": np.eye(3, dtype=np.float32)[batch["label"]]}
+    (one, metrics), (other, soft_metrics) = step(state, batch), step(state, soft)
+    assert_close(one.params, other.params, atol=1e-6)
+    assert metrics["top1"] == soft_metrics["top1"]
+
+
+@pytest.mark.parametrize("microbatches", [2, 4])
+def test_microbatches_sum_to_the_large_batch(microbatches: int) -> None:
+    """Without BatchNorm. In float64 it is tested to rounding."""
+    state, whole = make(TinyWithHeads())
+    _, parts = make(TinyWithHeads(), microbatches=microbatches)
+    (one, metrics), (other, sums) = whole(state, make_batch()), parts(state, make_batch())
+    assert_close(one.params, other.params, atol=1e-6)
+    assert_close(metrics, sums, rtol=1e-5)
+
+
+def test_batch_norm_takes_microbatches_one_after_the_other() -> None:
+    state, whole = make(Tiny(), optim.sgd(0.0))
+    _, parts = make(Tiny(), optim.sgd(0.0), microbatches=2)
+    batch = make_batch()
+    one_by_one = state
+    for first in (0, 1):
+        one_by_one, _ = whole(one_by_one, {name: x[first::2] for name, x in batch.items()})
+    assert_close(parts(state, batch)[0].batch_stats, one_by_one.batch_stats, rtol=1e-5, atol=1e-7)
+
+
+def test_remat_computes_the_same_and_keeps_less() -> None:
+    model = create_model("resnet18", num_classes=3)
+    images = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
+    variables = jax.jit(partial(model.init, train=False))(jax.random.key(0), images)
+
+    def loss(apply, variables, images):
+        logits, updates = apply(variables, images, train=True, mutable=["batch_stats"])
+        return (logits**2).mean(), updates
+
+    many = jax.ShapeDtypeStruct((256, 32, 32, 3), jnp.float32)
+    kept, gradients = [], []
+    for apply in (model.apply, rematerialized(model.apply)):
+        of_apply = partial(loss, apply)
+        _, backward, _ = jax.eval_shape(lambda v, x, f=of_apply: jax.vjp(f, v, x, has_aux=True), variables, many)
+        kept.append(sum(leaf.size for leaf in jax.tree.leaves(backward)))
+        gradients.append(jax.jit(jax.grad(of_apply, has_aux=True))(variables, images))
+    assert kept[1] < 0.5 * kept[0]
+    for a, b in zip(*map(jax.tree.leaves, gradients), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * max(float(jnp.abs(a).max()), 1e-6))
