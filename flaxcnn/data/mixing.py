@@ -83,7 +83,7 @@ def paste(batch: Batch, share: Array, centre: tuple[Array, Array], num_classes: 
     """
     images = batch["image"]
     size = images.shape[1:3]
-    inside, area = [], 1
+    inside, area = [], jnp.ones(())
     for middle, length in zip(centre, size, strict=True):
         half = (0.5 * jnp.sqrt(1 - share) * length).astype(jnp.int32)
         low, high = jnp.maximum(middle - half, 0), jnp.minimum(middle + half, length)

@@ -137,13 +137,14 @@ class Checkpoints:
             )
         return restored["state"], restored["progress"]
 
-    def restore_variables(self, step: int, like: Mapping[str, Any]) -> dict[str, Any]:
+    def restore_variables(self, step: int, like: Mapping[str, Any], *, average: bool = False) -> dict[str, Any]:
         """Read a checkpoint's parameters and statistics, and not the optimiser's state.
 
         Args:
             step: which.
             like: `{"params": ..., "batch_stats": ...}` of the same structure and shapes; arrays or
                 `jax.ShapeDtypeStruct`.
+            average: read their moving average.
 
         Returns:
             The variables.
@@ -151,7 +152,8 @@ class Checkpoints:
         Raises:
             CheckpointError: when it is incomplete or of another model.
         """
-        wanted = {name: like.get(name, {}) for name in ("params", "batch_stats")}
+        variables = {name: like.get(name, {}) for name in ("params", "batch_stats")}
+        wanted = {"average": variables} if average else variables
         with self._reading(step) as path:
             _check_whole(path)
             saved = self._manager.item_metadata(step)["state"]
@@ -163,7 +165,8 @@ class Checkpoints:
                 restore_args=ocp.checkpoint_utils.construct_restore_args(wanted, here),
                 partial_restore=True,
             )
-            return ocp.Checkpointer(ocp.PyTreeCheckpointHandler()).restore(path / "state", args=args)
+            restored = ocp.Checkpointer(ocp.PyTreeCheckpointHandler()).restore(path / "state", args=args)
+            return restored["average"] if average else restored
 
     def close(self) -> None:
         """Wait until the last checkpoint is written.

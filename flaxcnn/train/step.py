@@ -75,7 +75,8 @@ def make_train_step(
         if mixing is not None:
             batch = mixing(jax.random.fold_in(key, 1), batch)
         if teacher is not None:
-            batch = {**batch, "teacher": teacher.apply(teacher_variables, batch["image"], train=False)}
+            answers: Any = teacher.apply(teacher_variables, batch["image"], train=False)
+            batch = {**batch, "teacher": answers}
         grads, batch_stats, metrics = gradient(state.params, state.batch_stats, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
