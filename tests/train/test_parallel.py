@@ -9,13 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import flax.linen as nn
+import jax
 import numpy as np
 import pytest
 
-from flaxcnn import optim
+from flaxcnn import create_model, optim
+from flaxcnn.layers import BatchNorm
 from flaxcnn.train import create_state
 from flaxcnn.train.checkpoint import Checkpoints
 from tests.train.tiny import Tiny, assert_close, make_variables
+from tests.variants import FAMILIES, small_size
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,3 +79,19 @@ def test_several_processes_are_as_one(tmp_path: Path, count: int) -> None:
         assert each["stopped_at"] == 6  # two questions after the last process said so
     assert_close(restored(tmp_path / "many"), restored(tmp_path / "one"), rtol=1e-6)
     assert np.isfinite(one["result"]["loss"])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_norm_knows_the_axis(name: str) -> None:
+    model = create_model(name, num_classes=2, axis_name="data")
+    axes = []
+
+    def look(call, args, kwargs, context):
+        if isinstance(context.module, BatchNorm):
+            axes.append(context.module.axis_name)
+        return call(*args, **kwargs)
+
+    images = jax.ShapeDtypeStruct((2, *small_size(name), 3), np.float32)
+    with nn.intercept_methods(look):
+        variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+    assert set(axes) == ({"data"} if "batch_stats" in variables else set())
