@@ -9,6 +9,9 @@ import jax
 
 from flaxcnn.config import ConfigError, DistributedConfig
 
+_LOST_AFTER = 30
+"""Seconds without a sign of life after which JAX ends the other processes of a run."""
+
 
 def set_up_jax(device: str = "auto") -> None:
     """Choose the platform, and keep compiled programs on disk so that a second start is fast.
@@ -33,10 +36,10 @@ def join_processes(config: DistributedConfig) -> None:
     """
     if config.coordinator is None:
         return
+    address = None if config.coordinator == "auto" else config.coordinator
     try:
-        if config.coordinator == "auto":
-            jax.distributed.initialize()
-        else:
-            jax.distributed.initialize(config.coordinator, config.num_processes, config.process_id)
+        jax.distributed.initialize(
+            address, config.num_processes, config.process_id, heartbeat_timeout_seconds=_LOST_AFTER
+        )
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"distributed.coordinator {config.coordinator}: {str(error).splitlines()[0]}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,7 @@ from flaxcnn.cli.environment import join_processes, set_up_jax
 from flaxcnn.config import RESUMABLE, Config, ConfigError
 from flaxcnn.inference import evaluate, make_eval_step
 from flaxcnn.train import TrainState
-from flaxcnn.train.checkpoint import Checkpoints
+from flaxcnn.train.checkpoint import CheckpointError, Checkpoints
 from flaxcnn.train.loop import EarlyStopping, Progress, stop_signal, train
 from flaxcnn.train.parallel import DataParallel, SharedStop
 from flaxcnn.train.profile import profiled
@@ -46,12 +47,15 @@ def main(argv: Sequence[str]) -> int:
     with _opened(folder, config, experiment):
         try:
             return _train(config, experiment, devices, folder)
-        except jax.errors.JaxRuntimeError as error:
+        except (jax.errors.JaxRuntimeError, CheckpointError) as error:
             if jax.process_count() == 1:
                 raise
             reason = str(error).splitlines()[0]
-            print(f"train: another process was lost: {reason}; the same commands go on from there", file=sys.stderr)
-            sys.stderr.flush()
+            print(
+                f"train: {reason}; where another process was lost, the same commands go on from the last checkpoint",
+                file=sys.stderr,
+                flush=True,
+            )
             os._exit(1)  # an orderly end would wait for the lost one
 
 
@@ -148,7 +152,9 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
     if done < schedule.total and not early_stopping.ends(progress):
         saved = "stopped and saved at" if done else "stopped before the first update, at"
         console.say(f"{saved} step {done} of {schedule.total}; the same command goes on from there")
-        return 0 if signalled.received is None else 128 + signalled.received
+        if time.monotonic() >= deadline:
+            return 0
+        return 128 + (signalled.received or signal.SIGTERM)  # that another process got
     if early_stopping.ends(progress):
         console.say(f"ended at step {done}: {config.train.best_metric} got no better in {progress.waited} evaluations")
     if is_first:

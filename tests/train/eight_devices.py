@@ -12,11 +12,12 @@ import pytest
 
 from flaxcnn import optim
 from flaxcnn.inference import evaluate, make_eval_step
+from flaxcnn.models import Classifier
 from flaxcnn.train import create_state, make_train_step
 from flaxcnn.train.averaging import moving_average
 from flaxcnn.train.checkpoint import Checkpoints
 from flaxcnn.train.parallel import AXIS, DataParallel, FullySharded, PerDevice
-from tests.train.tiny import Tiny, assert_close, assert_identical, make_batch, make_variables
+from tests.train.tiny import Tiny, TinyWithHeads, assert_close, assert_identical, make_batch, make_variables
 
 # Adam would make steps of the rounding that is the gradient of a bias in front of a BatchNorm.
 OPTIMIZER = optim.sgd(0.05, momentum=0.9)
@@ -35,11 +36,11 @@ def uneven_batch(seed: int) -> dict[str, np.ndarray]:
     return {**batch, "image": images + np.arange(8).reshape(-1, 1, 1, 1)}
 
 
-def in_float64(model: Tiny):
+def in_float64(model: Classifier):
     return jax.tree.map(lambda x: x.astype(jnp.float64), make_variables(model))
 
 
-def train(parallel: DataParallel, model: Tiny, steps: int = 4, **options):
+def train(parallel: DataParallel, model: Classifier, steps: int = 4, **options):
     state = create_state(model, OPTIMIZER, in_float64(model), average="average" in options)
     state = parallel.put_state(state)
     step = make_train_step(model, OPTIMIZER, axis_name=parallel.axis_name, **options)
@@ -74,6 +75,17 @@ def test_dropout_and_a_sharded_batch_of_microbatches_too() -> None:
     model = Tiny(dropout=0.5)
     one, four = (train(DataParallel(jax.devices()[:n]), model, **options)[0] for n in (1, 4))
     assert_close(jax.device_get(four), jax.device_get(one), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_microbatches_sum_to_the_large_batch(devices: int) -> None:
+    model = TinyWithHeads()  # without BatchNorm
+    parallel = DataParallel(jax.devices()[:devices])
+    (one, one_sums), (parts, parts_sums) = (
+        jax.device_get(train(parallel, model, microbatches=microbatches)) for microbatches in (1, 2)
+    )
+    assert_close(parts.params, one.params, rtol=1e-12, atol=1e-14)
+    assert_close(parts_sums, one_sums, rtol=1e-12)
 
 
 def test_a_device_normalises_with_its_own_share_and_the_firsts_statistics_stay() -> None:
