@@ -252,7 +252,7 @@ class Config:
 
 RESUMABLE = (
     *("workdir", "device", "data.path", "data.threads", "data.eval_batch_size", "train.keep", "train.save_every"),
-    *("train.max_minutes", "train.profile", "train.remat"),
+    *("train.max_minutes", "train.profile"),
     *("distributed.coordinator", "distributed.num_processes", "distributed.process_id"),
 )
 """Fields that may differ when a run goes on: another device changes its numbers by rounding, the others by nothing.
