@@ -46,7 +46,7 @@ def main() -> None:
     experiment, devices = build(config), build_devices(config)
     batches = ready_made(config, experiment, options.steps)
     start = devices.put_state(initial_state(config, experiment))
-    step = devices.jit(make_train_step(experiment.model, experiment.optimizer, loss=experiment.loss), donate_state=True)
+    step = devices.jit_step(make_train_step(experiment.model, experiment.optimizer, loss=experiment.loss), start)
     step = step.lower(start, devices.put_batch(batches[0])).compile()
 
     on_device = [devices.put_batch(batch) for batch in batches]

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from flaxcnn import data, optim
+from flaxcnn import data, optim, schedules
 from flaxcnn.config import Config, ConfigError
+from flaxcnn.data.mixing import Mixing, choice, cutmix, mixup
 from flaxcnn.data.sources import Split
 from flaxcnn.errors import did_you_mean
-from flaxcnn.losses import softmax_cross_entropy
+from flaxcnn.losses import Loss, distillation, sigmoid_binary_cross_entropy, softmax_cross_entropy
 from flaxcnn.models import Classifier, create_model
-from flaxcnn.train import TrainState, create_state
+from flaxcnn.train import TrainState, create_state, make_train_step
+from flaxcnn.train.averaging import Average, decay_per_update, moving_average, warmup_steps
 from flaxcnn.train.loop import Schedule
-from flaxcnn.train.parallel import DataParallel
+from flaxcnn.train.parallel import DataParallel, FullySharded, PerDevice
+from flaxcnn.train.step import Step
+from flaxcnn.weights import WeightsError, load_weights
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Experiment:
         learning_rate: of a step.
         optimizer: with that learning rate.
         loss: logits and labels to one value an example.
+        teacher: a model and its variables, to learn from.
         schedule: when to log, evaluate, save and end.
     """
 
@@ -48,7 +55,8 @@ class Experiment:
     preprocessing: data.Preprocessing
     learning_rate: optax.Schedule
     optimizer: optax.GradientTransformation
-    loss: Callable[[jax.Array, jax.Array], jax.Array]
+    loss: Loss
+    teacher: tuple[Classifier, Any] | None
     schedule: Schedule
 
 
@@ -66,14 +74,13 @@ def build(config: Config) -> Experiment:
     except ValueError as error:
         raise ConfigError(f"data.{error}: add --data.batch_size {min(len(train_source), 32)}") from error
     schedule = Schedule(
-        total=config.train.epochs * steps_per_epoch,
+        total=config.train.steps or config.train.epochs * steps_per_epoch,
         steps_per_epoch=steps_per_epoch,
         log_every=config.train.log_every,
         eval_every=config.train.eval_every * steps_per_epoch,
         save_every=config.train.save_every,
     )
     learning_rate = build_learning_rate(config, schedule)
-    make_optimizer = optim.OPTIMIZERS[config.optimizer.name]
     return Experiment(
         train_source=train_source,
         val_source=val_source,
@@ -81,8 +88,9 @@ def build(config: Config) -> Experiment:
         train_transform=build_train_transform(config, model),
         preprocessing=build_preprocessing(config, model),
         learning_rate=learning_rate,
-        optimizer=_call("optimizer.options", make_optimizer, config.optimizer.options, learning_rate),
-        loss=partial(softmax_cross_entropy, label_smoothing=config.train.label_smoothing),
+        optimizer=build_optimizer(config, learning_rate),
+        loss=build_loss(config, len(train_source.class_names)),
+        teacher=build_teacher(config, len(train_source.class_names)),
         schedule=schedule,
     )
 
@@ -116,6 +124,7 @@ _NOT_OPTIONS = {
     "param_dtype": "float32",
     "image_size": "data.image_size",
     "min_image_size": "the model",
+    "axis_name": "train.parallel",
 }
 
 
@@ -165,29 +174,131 @@ def build_train_transform(config: Config, model: Classifier) -> data.TrainTransf
     )
 
 
+def build_optimizer(config: Config, learning_rate: optax.Schedule) -> optax.GradientTransformation:
+    """The optimiser, behind the clipping of its gradients."""
+    settings = config.optimizer
+    make = partial(optim.OPTIMIZERS[settings.name], decay_mask=optim.DECAY_MASKS[settings.decay])
+    optimizer = _call("optimizer.options", make, settings.options, learning_rate)
+    clips = [
+        clip(limit)
+        for clip, limit in ((optim.clip_by_norm, settings.clip_norm), (optim.clip_by_value, settings.clip_value))
+        if limit is not None
+    ]
+    return optax.chain(*clips, optimizer) if clips else optimizer
+
+
+_DURATIONS = ("step_size", "milestones", "T_0")
+
+
 def build_learning_rate(config: Config, schedule: Schedule) -> optax.Schedule:
     """The learning rate of a step."""
     settings = config.optimizer
+    by_epoch = settings.schedule_by == "epoch"
+    counts_per_epoch = 1 if by_epoch else schedule.steps_per_epoch
+
+    def in_counts(name: str, epochs: float) -> int:
+        count = epochs * counts_per_epoch
+        if not 0 <= count < float("inf") or (by_epoch and count != round(count)):
+            wanted = "a whole number of epochs" if by_epoch else "0 epochs or more"
+            raise ConfigError(f"optimizer.{name} must be {wanted}, not {epochs}")
+        return round(count)
+
     options = dict(settings.schedule_options)
-    every = options.get("every")
-    if isinstance(every, (int, float)):  # the config counts epochs, the schedule steps; `_call` refuses the rest
-        if not 0 < every * schedule.steps_per_epoch < float("inf"):
-            raise ConfigError(f"optimizer.schedule_options: every must be above 0 epochs, not {every}")
-        options["every"] = every * schedule.steps_per_epoch
-    warmup_steps = round(settings.warmup_epochs * schedule.steps_per_epoch)
-    if warmup_steps >= schedule.total:
+    for name in _DURATIONS:
+        value = options.get(name)
+        if isinstance(value, (int, float)):  # `_call` refuses the rest
+            options[name] = max(in_counts(f"schedule_options: {name}", value), 1)
+        elif isinstance(value, tuple):
+            options[name] = tuple(in_counts(f"schedule_options: {name}", each) for each in value)
+    total = math.ceil(schedule.total / schedule.steps_per_epoch) if by_epoch else schedule.total
+    warmup = in_counts("warmup_epochs", settings.warmup_epochs)
+    if warmup >= total:
+        limit = f"train.epochs ({config.train.epochs})" if config.train.steps is None else "train.steps"
         raise ConfigError(
-            f"optimizer.warmup_epochs must be less than train.epochs ({config.train.epochs}), "
+            f"optimizer.warmup_epochs must be less than {limit}, "
             f"not {settings.warmup_epochs}: add --optimizer.warmup_epochs 0"
         )
-    decay = _call(
-        "optimizer.schedule_options",
-        optim.SCHEDULES[settings.schedule],
-        options,
-        settings.learning_rate,
-        schedule.total - warmup_steps,
+    make = schedules.SCHEDULES[settings.schedule]
+    rate = _call("optimizer.schedule_options", make, options, settings.learning_rate, total - warmup)
+    factor = settings.warmup_factor
+    if settings.warmup == "linear":
+        rate = schedules.linear_warmup(rate, warmup, start_factor=factor)
+    else:
+        rate = schedules.constant_warmup(rate, warmup, factor=1 / 3 if factor is None else factor)
+    return schedules.by_epoch(rate, schedule.steps_per_epoch) if by_epoch else rate
+
+
+def build_loss(config: Config, num_classes: int) -> Loss:
+    """Logits and labels to one value an example."""
+    given = config.train.class_weights
+    if given is not None and len(given) != num_classes:
+        raise ConfigError(f"train.class_weights must be one a class ({num_classes}), not {len(given)}")
+    weights = None if given is None else np.asarray(given, np.float32)
+    if config.train.loss == "sigmoid":
+        return partial(sigmoid_binary_cross_entropy, class_weights=weights)
+    return partial(softmax_cross_entropy, label_smoothing=config.train.label_smoothing, class_weights=weights)
+
+
+def evaluation_loss(config: Config) -> Loss:
+    """The training's loss without what only training wants of it: smoothing and weights."""
+    return sigmoid_binary_cross_entropy if config.train.loss == "sigmoid" else softmax_cross_entropy
+
+
+def build_teacher(config: Config, num_classes: int) -> tuple[Classifier, Any] | None:
+    """The model to learn from, and its variables."""
+    settings = config.distill
+    if settings.model is None or settings.weights is None:
+        return None
+    try:
+        teacher = create_model(settings.model, num_classes=num_classes)
+        return teacher, load_weights(teacher, settings.weights)
+    except (WeightsError, ValueError, OSError) as error:
+        raise ConfigError(f"distill: {error}") from error
+
+
+def build_mixing(config: Config, num_classes: int) -> Mixing | None:
+    """What mixes the examples of a batch."""
+    settings = config.train
+    mixings = [
+        mix(num_classes, alpha=alpha) for mix, alpha in ((mixup, settings.mixup), (cutmix, settings.cutmix)) if alpha
+    ]
+    return choice(*mixings) if len(mixings) == 2 else mixings[0] if mixings else None
+
+
+def build_average(config: Config, schedule: Schedule) -> Average | None:
+    """The moving average of the weights."""
+    settings = config.train
+    if settings.ema_decay is None:
+        return None
+    epochs = math.ceil(schedule.total / schedule.steps_per_epoch)
+    decay = decay_per_update(
+        settings.ema_decay, every=settings.ema_steps, batch_size=config.data.batch_size, epochs=epochs
     )
-    return optim.warmup(decay, warmup_steps)
+    return moving_average(
+        decay,
+        every=settings.ema_steps,
+        steps_per_epoch=schedule.steps_per_epoch,
+        copy_steps=warmup_steps(config.optimizer.warmup_epochs, schedule.steps_per_epoch),
+    )
+
+
+def build_step(config: Config, experiment: Experiment, devices: DataParallel) -> Step:
+    """The training step, for `devices.jit_step`."""
+    settings, loss = config.train, experiment.loss
+    if experiment.teacher is not None:
+        loss = distillation(loss, temperature=config.distill.temperature, weight=config.distill.weight)
+    return make_train_step(
+        experiment.model.clone(axis_name=devices.axis_name if settings.sync_batch_norm else None),
+        experiment.optimizer,
+        loss=loss,
+        aux_weight=settings.aux_weight,
+        mixing=build_mixing(config, len(experiment.train_source.class_names)),
+        teacher=experiment.teacher[0] if experiment.teacher else None,
+        average=build_average(config, experiment.schedule),
+        microbatches=settings.accumulate,
+        remat=settings.remat,
+        axis_name=devices.axis_name,
+    )
 
 
 def initial_state(config: Config, experiment: Experiment) -> TrainState:
@@ -196,7 +307,8 @@ def initial_state(config: Config, experiment: Experiment) -> TrainState:
     images = jnp.zeros((1, model.image_size, model.image_size, 3), jnp.float32)
     # Jitted, or every initialiser of every layer would be compiled by itself.
     variables = jax.jit(partial(model.init, train=False))(jax.random.key(config.train.seed), images)
-    return create_state(model, experiment.optimizer, variables, seed=config.train.seed)
+    average = config.train.ema_decay is not None
+    return create_state(model, experiment.optimizer, variables, seed=config.train.seed, average=average)
 
 
 def find_devices(kind: str) -> list[Any]:
@@ -221,30 +333,50 @@ def build_devices(config: Config) -> DataParallel:
         ConfigError: when there are none of the kind asked for, or they do not divide the batch.
     """
     devices = find_devices(config.device)
-    if config.data.batch_size % len(devices):
-        raise ConfigError(
-            f"data.batch_size must be a multiple of the {len(devices)} devices, not {config.data.batch_size}"
-        )
-    return DataParallel(devices)
+    parts = len(devices) * config.train.accumulate
+    if config.data.batch_size % parts:
+        of = f"the {len(devices)} devices"
+        of += f" times train.accumulate ({config.train.accumulate})" if config.train.accumulate > 1 else ""
+        raise ConfigError(f"data.batch_size must be a multiple of {of}, not {config.data.batch_size}")
+    return {"jit": DataParallel, "fsdp": FullySharded, "pmap": PerDevice}[config.train.parallel](devices)
 
 
 def _call(field: str, function: Callable[..., Any], options: Mapping[str, Any], *arguments: Any) -> Any:
     """Call the function with keyword options, each checked by name and type."""
+    title = (function.func if isinstance(function, partial) else function).__name__
     parameters = inspect.signature(function, eval_str=True).parameters
-    known = {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    known = {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY and _is_value(p.annotation)}
+    values = {}
     for name, value in options.items():
         if name not in known:
-            raise ConfigError(f"{field}: {function.__name__} has no {name!r}{did_you_mean(name, known)}")
-        if known[name].annotation is bool and not isinstance(value, bool):
+            raise ConfigError(f"{field}: {title} has no {name!r}{did_you_mean(name, known)}")
+        hint = known[name].annotation
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if hint is bool and not isinstance(value, bool):
             raise ConfigError(f"{field}: {name} must be True or False, not {value!r}")
-        if known[name].annotation is float and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        if hint is float and not is_number:
             raise ConfigError(f"{field}: {name} must be a number, not {value!r}")
-        if get_origin(known[name].annotation) is tuple and not isinstance(value, tuple):
-            raise ConfigError(f"{field}: {name} must be a pair of numbers, not {value!r}")
-    missing = [name for name, p in known.items() if p.default is inspect.Parameter.empty and name not in options]
+        if hint is int and (isinstance(value, bool) or not isinstance(value, int)):
+            raise ConfigError(f"{field}: {name} must be a whole number, not {value!r}")
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            raise ConfigError(f"{field}: {name} must be one of {', '.join(get_args(hint))}, not {value!r}")
+        if get_origin(hint) is tuple:
+            any_length = get_args(hint)[-1] is Ellipsis
+            if any_length and is_number:
+                value = (value,)
+            if not isinstance(value, tuple) or (not any_length and len(value) != len(get_args(hint))):
+                wanted = "numbers" if any_length else "a pair of numbers"
+                raise ConfigError(f"{field}: {name} must be {wanted}, not {value!r}")
+        values[name] = value
+    missing = [name for name, p in known.items() if p.default is p.empty and name not in values]
     if missing:
-        raise ConfigError(f"{field}: {function.__name__} needs {', '.join(missing)}")
+        raise ConfigError(f"{field}: {title} needs {', '.join(missing)}")
     try:
-        return function(*arguments, **options)
+        return function(*arguments, **values)
     except ValueError as error:
         raise ConfigError(f"{field}: {error}") from error
+
+
+def _is_value(hint: Any) -> bool:
+    """Whether an option of this type can be written in a config."""
+    return hint in (bool, int, float, str) or get_origin(hint) in (tuple, Literal)

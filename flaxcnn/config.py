@@ -16,7 +16,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from flaxcnn.errors import UserError
 
-Value = bool | int | float | str | tuple[float, float]
+Value = bool | int | float | str | tuple[float, ...]
 
 
 class ConfigError(UserError):
@@ -120,18 +120,34 @@ class DataConfig:
 class OptimizerConfig:
     """How parameters are updated."""
 
-    name: Literal["sgd", "adagrad", "rmsprop", "adam", "adamw"] = "sgd"
-    """As in torch.optim."""
+    name: Literal[
+        "sgd", "adagrad", "rmsprop", "adam", "adamw", "adadelta", "adamax", "nadam", "radam", "lamb", "lars"
+    ] = "sgd"
+    """As in torch.optim; `lamb` and `lars` for large batches."""
     learning_rate: float = 0.1
     """At the schedule's top."""
     options: Options = field(default_factory=dict)
     """torch.optim's other hyperparameters, as `momentum 0.9 nesterov True`; the flag replaces them all."""
-    schedule: Literal["constant", "cosine", "exponential"] = "cosine"
-    """Of the learning rate after the warm-up. `exponential` takes `gamma` every `every` epochs."""
+    decay: Literal["all", "all_but_norms", "kernels"] = "all"
+    """Which parameters weight decay is for; `kernels` leaves out biases as well as norms."""
+    clip_norm: float | None = None
+    """The norm that all gradients together are scaled down to."""
+    clip_value: float | None = None
+    """What each element of a gradient is clipped to."""
+    schedule: Literal[
+        "constant", "step", "multi_step", "exponential", "polynomial", "cosine", "cosine_restarts", "one_cycle"
+    ] = "cosine"
+    """Of the learning rate after the warm-up, as torch.optim.lr_scheduler's."""
     schedule_options: Options = field(default_factory=dict)
-    """The schedule's other arguments: `final` of cosine; `gamma` and `every` (epochs) of exponential."""
+    """Its arguments by torch's names, as `step_size 30 gamma 0.1`; durations are in epochs."""
+    schedule_by: Literal["step", "epoch"] = "step"
+    """Whether the schedule goes on at every step, or between epochs only."""
     warmup_epochs: float = 0.0
-    """Of linear rise to the learning rate."""
+    """Of rise to the learning rate."""
+    warmup: Literal["linear", "constant"] = "linear"
+    """How it rises: in a line, or in one step at the end."""
+    warmup_factor: float | None = None
+    """The share of the learning rate it begins with; None is the first of even rises, or a third where constant."""
 
 
 @dataclass(frozen=True)
@@ -140,10 +156,38 @@ class TrainConfig:
 
     epochs: int = 10
     """Passes over the training images."""
+    steps: int | None = None
+    """Updates to make, where it is not whole epochs."""
+    max_minutes: float | None = None
+    """Of one process: then it saves and ends, and the same command goes on."""
+    patience: int = 0
+    """Evaluations without a better `best_metric` that end the run; 0 for none."""
     seed: int = 0
-    """Of initialisation, data order, augmentation, dropout."""
+    """Of initialisation, data order, augmentation, dropout, mixing."""
+    loss: Literal["softmax", "sigmoid"] = "softmax"
+    """Cross-entropy over classes, or of each class by itself, for images of any number of classes."""
     label_smoothing: float = 0.0
-    """Mass moved from the label to all classes."""
+    """Mass moved from the label to all classes; for `softmax`."""
+    class_weights: tuple[float, ...] | None = None
+    """Of each class in the loss."""
+    aux_weight: float = 0.3
+    """Of each auxiliary head's loss, for networks that have them."""
+    mixup: float = 0.0
+    """Alpha of mixup; 0 for none. With `cutmix` too, one of both at random for each batch."""
+    cutmix: float = 0.0
+    """Alpha of CutMix; 0 for none."""
+    ema_decay: float | None = None
+    """Of a moving average of the weights, evaluated too: torchvision's, as if there were an update an image."""
+    ema_steps: int = 32
+    """Steps an update of the moving average."""
+    accumulate: int = 1
+    """Parts of a batch that the gradient is summed over, to need less memory; BatchNorm takes each by itself."""
+    remat: bool = False
+    """Whether the backward pass computes the inside of blocks again, to need less memory."""
+    parallel: Literal["jit", "fsdp", "pmap"] = "jit"
+    """One program over all devices; that with parameters split over them too; or a program a device."""
+    sync_batch_norm: bool = True
+    """For `pmap`: whether BatchNorm sees the whole batch, or each device's share of it."""
     log_every: int = 10
     """Steps a training record."""
     eval_every: int = 1
@@ -152,6 +196,38 @@ class TrainConfig:
     """Steps a further checkpoint; 0 for none between evaluations."""
     keep: int = 3
     """Latest checkpoints kept, beside the best."""
+    best_metric: Literal[
+        "top1", "top5", "loss", "average_top1", "average_top5", "average_loss", "mean_average_precision", "f1"
+    ] = "top1"
+    """By which the best checkpoint is chosen; `average_` is of the moving average."""
+    profile: tuple[int, int] | None = None
+    """The first and last step to record for TensorBoard's profiler, in `profile/` of the run's folder."""
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """A teacher whose answers the network learns too."""
+
+    model: str | None = None
+    """One of `flaxcnn.list_models()`; no teacher if None."""
+    weights: str | None = None
+    """Its weights: a .pth, .safetensors or Orbax checkpoint, or the folder of a run."""
+    temperature: float = 4.0
+    """That softens both distributions."""
+    weight: float = 0.5
+    """Of the teacher's part in the loss."""
+
+
+@dataclass(frozen=True)
+class DistributedConfig:
+    """The processes of a run over several hosts."""
+
+    coordinator: str | None = None
+    """HOST:PORT of the first process; `auto` asks Slurm, Open MPI, Kubernetes or the TPU pod. None: one process."""
+    num_processes: int | None = None
+    """How many there are, with HOST:PORT."""
+    process_id: int | None = None
+    """Which this one is, from 0, with HOST:PORT."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +238,8 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
     workdir: str | None = None
     """The run's folder; runs/ and the config file's name if None."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
@@ -174,6 +252,8 @@ class Config:
 
 RESUMABLE = (
     *("workdir", "device", "data.path", "data.threads", "data.eval_batch_size", "train.keep", "train.save_every"),
+    *("train.max_minutes", "train.profile"),
+    *("distributed.coordinator", "distributed.num_processes", "distributed.process_id"),
 )
 """Fields that may differ when a run goes on: another device changes its numbers by rounding, the others by nothing.
 
@@ -191,8 +271,24 @@ _RANGES = {
     "data.std": ("above 0", lambda v: all(0 < x < float("inf") for x in v)),
     "data.threads": ("1 or more", lambda v: v is None or v >= 1),
     "optimizer.learning_rate": ("above 0", lambda v: 0 < v < float("inf")),
+    "optimizer.clip_norm": ("above 0", lambda v: v is None or v > 0),
+    "optimizer.clip_value": ("above 0", lambda v: v is None or v > 0),
     "optimizer.warmup_epochs": ("0 or more", lambda v: 0 <= v < float("inf")),
+    "optimizer.warmup_factor": ("from 0 to 1", lambda v: v is None or 0 <= v <= 1),
     "train.epochs": ("1 or more", lambda v: v >= 1),
+    "train.steps": ("1 or more", lambda v: v is None or v >= 1),
+    "train.max_minutes": ("above 0", lambda v: v is None or v > 0),
+    "train.patience": ("0 or more", lambda v: v >= 0),
+    "train.class_weights": ("above 0", lambda v: v is None or all(0 < x < float("inf") for x in v)),
+    "train.aux_weight": ("0 or more", lambda v: 0 <= v < float("inf")),
+    "train.mixup": ("0 or more", lambda v: 0 <= v < float("inf")),
+    "train.cutmix": ("0 or more", lambda v: 0 <= v < float("inf")),
+    "train.ema_decay": ("at least 0 and below 1", lambda v: v is None or 0 <= v < 1),
+    "train.ema_steps": ("1 or more", lambda v: v >= 1),
+    "train.accumulate": ("1 or more", lambda v: v >= 1),
+    "train.profile": ("a first step of 1 or more and one no earlier", lambda v: v is None or 1 <= v[0] <= v[1]),
+    "distill.temperature": ("above 0", lambda v: 0 < v < float("inf")),
+    "distill.weight": ("from 0 to 1", lambda v: 0 <= v <= 1),
     "train.seed": ("from 0 to 4294967295", lambda v: 0 <= v < 2**32),
     "train.label_smoothing": ("at least 0 and below 1", lambda v: 0 <= v < 1),
     "train.log_every": ("1 or more", lambda v: v >= 1),
@@ -223,6 +319,17 @@ def validate(config: Config) -> Config:
         raise ConfigError("data.path must name the image folder: --data.path FOLDER")
     if config.data.name == "digits" and config.data.path is not None:
         raise ConfigError("data.path is for --data.name image_folder; the digits are embedded")
+    if config.train.loss == "sigmoid" and config.train.label_smoothing:
+        raise ConfigError("train.label_smoothing is for --train.loss softmax")
+    if config.train.best_metric.startswith("average_") and config.train.ema_decay is None:
+        raise ConfigError(f"train.best_metric {config.train.best_metric} needs --train.ema_decay")
+    if (config.distill.model is None) != (config.distill.weights is None):
+        raise ConfigError("distill.model and distill.weights go together: --distill.model NAME --distill.weights FILE")
+    explicit = (config.distributed.num_processes is not None, config.distributed.process_id is not None)
+    if config.distributed.coordinator in (None, "auto") and any(explicit):
+        raise ConfigError("distributed.coordinator must be HOST:PORT with distributed.num_processes and process_id")
+    if config.distributed.coordinator not in (None, "auto") and not all(explicit):
+        raise ConfigError("distributed.coordinator HOST:PORT needs distributed.num_processes and process_id")
     return config
 
 
@@ -248,6 +355,8 @@ def _is_of_type(value: Any, hint: Any) -> bool:
         return any(_is_of_type(value, argument) for argument in arguments)
     if origin is dict:
         return isinstance(value, dict) and all(_is_of_type(each, arguments[1]) for each in value.values())
+    if origin is tuple and arguments[-1] is Ellipsis:
+        return isinstance(value, tuple) and all(_is_of_type(each, arguments[0]) for each in value)
     if origin is tuple:
         return isinstance(value, tuple) and len(value) == len(arguments) and all(map(_is_of_type, value, arguments))
     if hint in (int, float):
@@ -266,6 +375,8 @@ def from_dict(values: dict[str, Any]) -> Config:
         "data": DataConfig,
         "optimizer": OptimizerConfig,
         "train": TrainConfig,
+        "distill": DistillConfig,
+        "distributed": DistributedConfig,
     }
     try:
         return Config(**{k: sections[k](**_tuples(v)) if k in sections else v for k, v in values.items()})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "sgd weight decay": ("sgd", "SGD", {"weight_decay": 0.05}),
     "sgd momentum": ("sgd", "SGD", {"momentum": 0.9, "weight_decay": 0.05}),
     "sgd nesterov": ("sgd", "SGD", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.05}),
+    "sgd dampening": ("sgd", "SGD", {"momentum": 0.9, "dampening": 0.3, "weight_decay": 0.05}),
     "adagrad": ("adagrad", "Adagrad", {}),
     "adagrad decay": (
         "adagrad",
@@ -29,10 +31,23 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "rmsprop": ("rmsprop", "RMSprop", {}),
     "rmsprop momentum": ("rmsprop", "RMSprop", {"alpha": 0.9, "eps": 1e-3, "momentum": 0.9, "weight_decay": 0.05}),
+    "rmsprop centered": ("rmsprop", "RMSprop", {"alpha": 0.9, "eps": 1e-3, "centered": True, "momentum": 0.5}),
     "adam": ("adam", "Adam", {}),
     "adam weight decay": ("adam", "Adam", {"betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.05}),
+    "adam amsgrad": ("adam", "Adam", {"betas": (0.8, 0.9), "amsgrad": True, "weight_decay": 0.05}),
     "adamw": ("adamw", "AdamW", {}),
     "adamw weight decay": ("adamw", "AdamW", {"betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.3}),
+    "adamw amsgrad": ("adamw", "AdamW", {"betas": (0.8, 0.9), "amsgrad": True}),
+    "adadelta": ("adadelta", "Adadelta", {}),
+    "adadelta weight decay": ("adadelta", "Adadelta", {"rho": 0.8, "eps": 1e-3, "weight_decay": 0.05}),
+    "adamax": ("adamax", "Adamax", {}),
+    "adamax weight decay": ("adamax", "Adamax", {"betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.05}),
+    "nadam": ("nadam", "NAdam", {}),
+    "nadam weight decay": ("nadam", "NAdam", {"betas": (0.8, 0.95), "momentum_decay": 0.1, "weight_decay": 0.05}),
+    "nadam decoupled": ("nadam", "NAdam", {"weight_decay": 0.3, "decoupled_weight_decay": True}),
+    "radam": ("radam", "RAdam", {}),
+    "radam weight decay": ("radam", "RAdam", {"betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.05}),
+    "radam decoupled": ("radam", "RAdam", {"weight_decay": 0.3, "decoupled_weight_decay": True}),
 }
 
 
@@ -41,31 +56,92 @@ def falling_rate(step: Any) -> Any:
     return 0.02 / (1 + step)
 
 
-def both(case: str, *, steps: int, rate: Callable[[Any], Any], dtype: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Run a case here and in torch.optim.
+class Problem(NamedTuple):
+    """Where the parameters start, and the gradient of a step here and in PyTorch."""
 
-    The gradients are those of a bowl around 1, with noise: they depend on the parameters, as in training. One of
-    the parameters has none for the first half, one has tiny ones.
+    start: dict[str, np.ndarray]
+    gradients: Callable[[int, dict[str, Any]], dict[str, Any]]
+    torch_gradients: Callable[[int, dict[str, Any]], dict[str, Any]]
 
-    Returns:
-        Ours and torch's parameters, after every step.
-    """
-    name, torch_name, hyperparameters = CASES[case]
+
+def bowl(steps: int, dtype: str) -> Problem:
+    """A bowl around 1, with noise. One of the parameters has no gradient for the first half, one has tiny ones."""
     random = np.random.default_rng(0)
-    start = {key: random.normal(size=(3, 2)).astype(dtype) for key in ("usual", "late", "tiny")}
+    names = ("usual", "late", "tiny")
+    start = {key: random.normal(size=(3, 2)).astype(dtype) for key in names}
     noise = random.normal(size=(steps, 3, 3, 2)).astype(dtype)
     scale = np.ones((steps, 3, 1, 1), dtype)
     scale[: steps // 2, 1] = 0
     scale[:, 2] = 1e-6
 
-    def gradients(step: int, values: list[Any], array: Callable[[np.ndarray], Any]) -> list[Any]:
-        return [(v - 1 + array(n)) * array(s) for v, n, s in zip(values, noise[step], scale[step], strict=True)]
+    def gradients(array: Callable[[np.ndarray], Any], step: Any, values: dict[str, Any]) -> dict[str, Any]:
+        n, s = array(noise)[step], array(scale)[step]
+        return {key: (values[key] - 1 + n[i]) * s[i] for i, key in enumerate(names)}
 
-    optimizer = optim.OPTIMIZERS[name](rate, **hyperparameters)
+    return Problem(start, jax.jit(partial(gradients, jnp.asarray)), partial(gradients, torch.tensor))
+
+
+def network(steps: int, dtype: str) -> Problem:
+    """A network of two layers on a handful of examples."""
+    random = np.random.default_rng(0)
+    shapes = {"w1": (5, 8), "b1": (8,), "w2": (8, 3), "b2": (3,)}
+    start = {key: (0.5 * random.normal(size=shape)).astype(dtype) for key, shape in shapes.items()}
+    x, labels = random.normal(size=(steps, 16, 5)).astype(dtype), random.integers(3, size=(steps, 16))
+
+    @jax.jit
+    @jax.grad
+    def gradient(p: dict[str, Any], step: Any) -> Any:
+        logits = jnp.tanh(jnp.asarray(x)[step] @ p["w1"] + p["b1"]) @ p["w2"] + p["b2"]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(labels)[step]).mean()
+
+    def torch_gradients(step: int, values: dict[str, Any]) -> dict[str, Any]:
+        p = {key: value.requires_grad_() for key, value in values.items()}
+        logits = torch.tanh(torch.tensor(x[step]) @ p["w1"] + p["b1"]) @ p["w2"] + p["b2"]
+        loss = torch.nn.functional.cross_entropy(logits, torch.tensor(labels[step]))
+        return dict(zip(p, torch.autograd.grad(loss, list(p.values())), strict=True))
+
+    return Problem(start, lambda step, p: gradient(p, step), torch_gradients)
+
+
+PROBLEMS = {"bowl": bowl, "network": network}
+
+
+def both(
+    case: str,
+    *,
+    steps: int,
+    rate: Callable[[Any], Any],
+    dtype: str,
+    problem: str = "bowl",
+    undecayed: Sequence[str] = (),
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Run a case here and in torch.optim.
+
+    Args:
+        case: one of `CASES`.
+        steps: how many.
+        rate: of a step.
+        dtype: of the parameters.
+        problem: one of `PROBLEMS`.
+        undecayed: parameters without weight decay: masked here, a group of their own in PyTorch.
+
+    Returns:
+        Ours and torch's parameters, after every step.
+    """
+    name, torch_name, hyperparameters = CASES[case]
+    start, gradients, torch_gradients = PROBLEMS[problem](steps, dtype)
+
+    def mask(params: dict[str, Any]) -> dict[str, bool]:
+        return {key: key not in undecayed for key in params}
+
+    optimizer = optim.OPTIMIZERS[name](rate, **hyperparameters, **({"decay_mask": mask} if undecayed else {}))
     ours = jax.tree.map(jnp.asarray, start)
     state = optimizer.init(ours)
-    theirs = [torch.tensor(value, requires_grad=True) for value in start.values()]
-    reference = getattr(torch.optim, torch_name)(theirs, lr=1.0, **hyperparameters)
+    theirs = {key: torch.tensor(value, requires_grad=True) for key, value in start.items()}
+    groups = [{"params": [value for key, value in theirs.items() if key not in undecayed]}]
+    if undecayed:
+        groups.append({"params": [theirs[key] for key in undecayed], "weight_decay": 0.0})
+    reference = getattr(torch.optim, torch_name)(groups, lr=1.0, **hyperparameters)
 
     @jax.jit
     def update(grads: Any, state: Any, params: Any) -> Any:
@@ -73,14 +149,21 @@ def both(case: str, *, steps: int, rate: Callable[[Any], Any], dtype: str) -> li
         return optax.apply_updates(params, updates), state
 
     trail = []
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, dtype))  # NAdam keeps a product of momenta in it
     for step in range(steps):
-        grads = dict(zip(start, gradients(step, [ours[key] for key in start], jnp.asarray), strict=True))
-        ours, state = update(grads, state, ours)
-        reference.param_groups[0]["lr"] = float(rate(step))
-        for parameter, gradient in zip(
-            theirs, gradients(step, [t.detach() for t in theirs], torch.tensor), strict=True
-        ):
-            parameter.grad = gradient
+        ours, state = update(gradients(step, ours), state, ours)
+        found = torch_gradients(step, {key: value.detach().clone() for key, value in theirs.items()})
+        for key, value in theirs.items():
+            value.grad = found[key]
+        for group in reference.param_groups:
+            group["lr"] = float(rate(step))
         reference.step()
-        trail.append((np.stack([ours[key] for key in start]), np.stack([t.detach().numpy().copy() for t in theirs])))
+        trail.append(
+            (
+                np.concatenate([np.ravel(ours[key]) for key in start]),
+                np.concatenate([theirs[key].detach().numpy().ravel() for key in start]),
+            )
+        )
+    torch.set_default_dtype(before)
     return trail

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flaxcnn.metrics import in_top_k, means
+from flaxcnn.metrics import in_top_k, means, multilabel
 
 NAN, INF = float("nan"), float("inf")
 
@@ -66,3 +66,22 @@ def test_logits_that_are_not_numbers_beat_the_label() -> None:
 
 def test_means_divide_by_the_count() -> None:
     assert means({"loss": 6.0, "top1": 3, "count": 4}) == {"loss": 1.5, "top1": 0.75}
+
+
+def test_any_of_the_most_probable_labels_will_do() -> None:
+    labels = jnp.array([[0.0, 1.0, 1.0], [0.3, 0.7, 0.0], [0.0, 0.0, 0.0]])
+    guesses = jnp.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0], [1.0, 3.0, 2.0]])
+    assert in_top_k(guesses, labels, 1).tolist() == [True, False, True]
+    assert in_top_k(guesses, labels, 2).tolist() == [True, True, True]
+    assert in_top_k(guesses, jnp.eye(3)[jnp.array([0, 0, 0])], 2).tolist() == [False, True, False]
+
+
+def test_multilabel_by_hand() -> None:
+    logits = np.array([[2.0, -1.0, -5.0], [1.0, -2.0, -5.0], [-1.0, -0.5, 3.0]])
+    labels = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 0]])
+    # Ranked by class 0: 1, 0, 1; by class 1: 0, 0, 1. Class 2 is not there.
+    first, second = (1 + 2 / 3) / 2, 1 / 3
+    # Found: class 0 in images 0 (right) and 1 (wrong), missing in 2; class 1 never; class 2 in image 2 (wrong).
+    assert multilabel(logits, labels) == pytest.approx(
+        {"mean_average_precision": (first + second) / 2, "f1": 2 / 6, "macro_f1": (2 / 4 + 0 + 0) / 3}
+    )

@@ -28,8 +28,8 @@ def get_config() -> Config:
             learning_rate=0.256,
             # TensorFlow's epsilon of 1e-3 stands inside the root, PyTorch's outside: sqrt(1e-3).
             options={"alpha": 0.9, "momentum": 0.9, "eps": 0.0316, "weight_decay": 1e-5},
-            schedule="exponential",
-            schedule_options={"gamma": 0.97, "every": 2.4},
+            schedule="step",
+            schedule_options={"step_size": 2.4, "gamma": 0.97},
             warmup_epochs=5,
         ),
         train=TrainConfig(epochs=350, label_smoothing=0.1, log_every=50, save_every=1000),

@@ -24,8 +24,8 @@ def get_config() -> Config:
             "sgd",
             learning_rate=0.1,
             options={"momentum": 0.9, "weight_decay": 1e-4},
-            schedule="exponential",
-            schedule_options={"gamma": 0.1, "every": 30},
+            schedule="step",
+            schedule_options={"step_size": 30, "gamma": 0.1},
         ),
         train=TrainConfig(epochs=90, log_every=50, save_every=1000),
     )

@@ -7,6 +7,11 @@ from pathlib import Path
 
 import jax
 
+from flaxcnn.config import ConfigError, DistributedConfig
+
+_LOST_AFTER = 30
+"""Seconds without a sign of life after which JAX ends the other processes of a run."""
+
 
 def set_up_jax(device: str = "auto") -> None:
     """Choose the platform, and keep compiled programs on disk so that a second start is fast.
@@ -21,3 +26,20 @@ def set_up_jax(device: str = "auto") -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(home / "flaxcnn" / "compiled"))
+
+
+def join_processes(config: DistributedConfig) -> None:
+    """Find the other processes of the run, and wait for them.
+
+    Raises:
+        ConfigError: when they cannot be found.
+    """
+    if config.coordinator is None:
+        return
+    address = None if config.coordinator == "auto" else config.coordinator
+    try:
+        jax.distributed.initialize(
+            address, config.num_processes, config.process_id, heartbeat_timeout_seconds=_LOST_AFTER
+        )
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"distributed.coordinator {config.coordinator}: {str(error).splitlines()[0]}") from error

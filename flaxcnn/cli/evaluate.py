@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from flaxcnn import data
-from flaxcnn.build import build_devices, build_model, build_preprocessing, build_source, fingerprint
+from flaxcnn.build import build_model, build_preprocessing, build_source, evaluation_loss, find_devices, fingerprint
 from flaxcnn.cli.command_line import Parser, override
 from flaxcnn.cli.environment import set_up_jax
 from flaxcnn.cli.trained import TrainedRun, add_run_arguments
 from flaxcnn.config import Config, ConfigError
 from flaxcnn.inference import evaluate, make_eval_step
+from flaxcnn.train.parallel import DataParallel
+from flaxcnn.train.writers import describe
 
 _USED = (
     *("name", "path", "val_fraction", "on_error", "image_size", "eval_batch_size", "resize", "interpolation"),
@@ -35,19 +37,18 @@ def main(argv: Sequence[str]) -> int:
     _check_used(run.config, config)
     run = replace(run, config=config, model=build_model(config, len(run.class_names)))
     set_up_jax(config.device)
-    devices = build_devices(config)
+    devices = DataParallel(find_devices(config.device))
     source = build_source(config, "val")
     _check_classes(source.class_names, run.class_names)
-    step, variables = run.load(known.checkpoint)
+    step, variables = run.load(known.checkpoint, average=known.average)
     batches = data.eval_batches(
         source,
         build_preprocessing(config, run.model),
         batch_size=devices.round_up(config.data.eval_batch_size),
         num_threads=config.data.threads,
     )
-    result = evaluate(
-        devices.jit(make_eval_step(run.model)), devices.put_state(variables), map(devices.put_batch, batches)
-    )
+    eval_step = devices.jit(make_eval_step(run.model, loss=evaluation_loss(config)))
+    result = evaluate(eval_step, devices.put_state(variables), map(devices.put_batch, batches))
     assert result is not None  # nothing interrupts it
     print(f"{run.folder.path}, checkpoint of step {step}", file=sys.stderr)
     if fingerprint(source) != run.folder.read_examples().get("val"):
@@ -55,13 +56,13 @@ def main(argv: Sequence[str]) -> int:
     if known.json:
         print(json.dumps(result))
     else:
-        print("top-1 {top1:.2%}  top-5 {top5:.2%}  loss {loss:.4f}  ({examples} examples)".format(**result))
+        print(f"{describe(result)}  ({result['examples']} examples)")
     return 0
 
 
 def _check_used(run: Config, config: Config) -> None:
     """Refuse what the evaluation of a trained network does not depend on."""
-    for section in ("model", "optimizer", "train", "data"):
+    for section in ("model", "optimizer", "train", "distill", "distributed", "data"):
         before, after = asdict(getattr(run, section)), asdict(getattr(config, section))
         for name in before:
             if before[name] != after[name] and not (section == "data" and name in _USED):

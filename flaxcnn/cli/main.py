@@ -12,6 +12,9 @@ from flaxcnn.cli.huge_pages import start_again_with_huge_pages
 
 COMMANDS = {
     "train": "train a model as a config file describes",
+    "check": "compile a config's step, say what memory it takes, and overfit one batch",
+    "find_lr": "find a learning rate, and draw the loss against it",
+    "sweep": "train with several seeds",
     "evaluate": "evaluate a run's checkpoint on held-out data",
     "predict": "say what is in image files",
     "convert": "turn one kind of weights file into another",

@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     run = TrainedRun.read(known.workdir)
     set_up_jax(known.device)
     device = find_devices(known.device)[0]
-    _, variables = run.load(known.checkpoint)
+    _, variables = run.load(known.checkpoint, average=known.average)
     variables = jax.device_put(variables, device)
     apply = jax.jit(lambda variables, images: run.model.apply(variables, images, train=False))
 

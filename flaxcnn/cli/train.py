@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import signal
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from flaxcnn import data
-from flaxcnn.build import Experiment, build, build_devices, fingerprint, initial_state
+from flaxcnn.build import Experiment, build, build_devices, build_step, evaluation_loss, fingerprint, initial_state
 from flaxcnn.cli.command_line import read_config
-from flaxcnn.cli.environment import set_up_jax
+from flaxcnn.cli.environment import join_processes, set_up_jax
 from flaxcnn.config import RESUMABLE, Config, ConfigError
 from flaxcnn.inference import evaluate, make_eval_step
-from flaxcnn.train import TrainState, make_train_step
-from flaxcnn.train.checkpoint import Checkpoints
-from flaxcnn.train.loop import Progress, stop_signal, train
-from flaxcnn.train.parallel import DataParallel
+from flaxcnn.train import TrainState
+from flaxcnn.train.checkpoint import CheckpointError, Checkpoints
+from flaxcnn.train.loop import EarlyStopping, Progress, stop_signal, train
+from flaxcnn.train.parallel import DataParallel, SharedStop
+from flaxcnn.train.profile import profiled
 from flaxcnn.train.run import RunFolder
-from flaxcnn.train.writers import Console, JsonLines, TensorBoard, read_records
+from flaxcnn.train.writers import Console, JsonLines, TensorBoard, Writer, describe, read_records
 from flaxcnn.visual.curves import draw_curves
 
 DESCRIPTION = "Train a model. The same command again goes on where the run stopped."
@@ -34,17 +39,41 @@ def main(argv: Sequence[str]) -> int:
     """`train --config FILE [--workdir DIR] [--section.field VALUE ...]`."""
     config, name = read_config(argv, prog="train", description=DESCRIPTION)
     set_up_jax(config.device)
+    join_processes(config.distributed)
     folder = RunFolder(config.workdir or Path("runs") / name)
     config = _with_absolute_data(config, folder)
     devices = build_devices(config)
     experiment = build(config)
-    with folder.open(
-        config.to_dict(),
-        free=RESUMABLE,
-        class_names=experiment.train_source.class_names,
-        examples={"train": fingerprint(experiment.train_source), "val": fingerprint(experiment.val_source)},
-    ):
-        return _train(config, experiment, devices, folder)
+    with _opened(folder, config, experiment):
+        try:
+            return _train(config, experiment, devices, folder)
+        except (jax.errors.JaxRuntimeError, CheckpointError) as error:
+            if jax.process_count() == 1:
+                raise
+            reason = str(error).splitlines()[0]
+            print(
+                f"train: {reason}; where another process was lost, the same commands go on from the last checkpoint",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(1)  # an orderly end would wait for the lost one
+
+
+@contextlib.contextmanager
+def _opened(folder: RunFolder, config: Config, experiment: Experiment) -> Iterator[None]:
+    """The run's folder, opened by the first process before any other goes on."""
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:
+            opened = folder.open(
+                config.to_dict(),
+                free=RESUMABLE,
+                class_names=experiment.train_source.class_names,
+                examples={"train": fingerprint(experiment.train_source), "val": fingerprint(experiment.val_source)},
+            )
+            stack.enter_context(opened)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("run folder")
+        yield
 
 
 def _with_absolute_data(config: Config, folder: RunFolder) -> Config:
@@ -59,8 +88,9 @@ def _with_absolute_data(config: Config, folder: RunFolder) -> Config:
 
 def _train(config: Config, experiment: Experiment, devices: DataParallel, folder: RunFolder) -> int:
     """Bring up the run's parts, from the latest checkpoint if there is one, and train."""
-    schedule = experiment.schedule
-    checkpoints = Checkpoints(folder.checkpoints, keep=config.train.keep)
+    schedule, is_first = experiment.schedule, jax.process_index() == 0
+    deadline = time.monotonic() + 60 * (config.train.max_minutes or float("inf"))
+    checkpoints = Checkpoints(folder.checkpoints, keep=config.train.keep, best_metric=config.train.best_metric)
     state = devices.put_state(initial_state(config, experiment))
     batches = data.train_batches(
         experiment.train_source,
@@ -68,13 +98,17 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
         batch_size=config.data.batch_size,
         seed=config.train.seed,
         num_threads=config.data.threads,
+        shard=(jax.process_index(), jax.process_count()),
     )
     progress, start = Progress(), checkpoints.latest() or 0
     if start:
         state, saved = checkpoints.restore(start, state)
         batches.set_state(saved.pop("data"))
         progress = Progress(**saved)
-    console = Console(schedule.total, schedule.steps_per_epoch, start_step=start)
+    early_stopping = EarlyStopping(config.train.best_metric, config.train.patience)
+    console = Console(
+        schedule.total, schedule.steps_per_epoch, start_step=start, file=None if is_first else io.StringIO()
+    )
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(console.close)
         console.say(_headline(config, experiment, devices, folder, state))
@@ -82,16 +116,22 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
             console.say(line)
         if start:
             console.say(f"resuming from step {start} of {schedule.total}")
-        stop = cleanup.enter_context(stop_signal())
+        signalled = cleanup.enter_context(stop_signal())
+        stop = SharedStop(devices, lambda: signalled() or time.monotonic() >= deadline)
         step, evaluate_state = _compile(config, experiment, devices, state, console, stop)
-        files = [
-            JsonLines(folder.metrics, resume_step=start, evaluated=progress.evaluated),
-            TensorBoard(folder.tensorboard, resume_step=start),
-        ]
+        files: list[Writer] = []
+        if is_first:
+            files = [
+                JsonLines(folder.metrics, resume_step=start, evaluated=progress.evaluated),
+                TensorBoard(folder.tensorboard, resume_step=start),
+            ]
         for file in files:
             cleanup.callback(file.close)
         cleanup.callback(batches.close)
         cleanup.callback(checkpoints.close)
+        if config.train.profile is not None and is_first:
+            first, last = config.train.profile
+            step = cleanup.enter_context(profiled(step, first, last, folder.profile, start=start))
         state = train(
             step,
             state,
@@ -103,15 +143,22 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
             writers=[console, *files],
             learning_rate=experiment.learning_rate,
             progress=progress,
+            early_stopping=early_stopping,
             stop=stop,
         )
-    if folder.metrics.stat().st_size:
+    if is_first and folder.metrics.stat().st_size:
         draw_curves(read_records(folder.metrics), folder.curves, steps_per_epoch=schedule.steps_per_epoch)
-    if stop.received is not None:
-        saved = "stopped and saved at" if int(state.step) else "stopped before the first update, at"
-        console.say(f"{saved} step {int(state.step)} of {schedule.total}; the same command goes on from there")
-        return 128 + stop.received
-    _print_result(folder)
+    done = int(state.step)
+    if done < schedule.total and not early_stopping.ends(progress):
+        saved = "stopped and saved at" if done else "stopped before the first update, at"
+        console.say(f"{saved} step {done} of {schedule.total}; the same command goes on from there")
+        if time.monotonic() >= deadline:
+            return 0
+        return 128 + (signalled.received or signal.SIGTERM)  # that another process got
+    if early_stopping.ends(progress):
+        console.say(f"ended at step {done}: {config.train.best_metric} got no better in {progress.waited} evaluations")
+    if is_first:
+        _print_result(folder)
     return 0
 
 
@@ -126,34 +173,51 @@ def _compile(
     """The training step and the evaluation, compiled ahead of the first batch."""
     size = experiment.preprocessing.size
     eval_batch_size = devices.round_up(config.data.eval_batch_size)
+    labels = experiment.train_source.labels
+    kind = np.int32 if labels.ndim == 1 else np.float32
 
     def batch_of(n: int, **more: np.ndarray) -> dict[str, jax.Array]:
-        zeros = {"image": np.zeros((n, size, size, 3), np.float32), "label": np.zeros(n, np.int32)}
-        return devices.put_batch({**zeros, **more})
+        n //= jax.process_count()
+        zeros = {"image": np.zeros((n, size, size, 3), np.float32), "label": np.zeros((n, *labels.shape[1:]), kind)}
+        return devices.put_batch({**zeros, **{name: array[:n] for name, array in more.items()}})
 
     console.say("compiling the training and evaluation steps ...")
     began = time.monotonic()
-    step = devices.jit(make_train_step(experiment.model, experiment.optimizer, loss=experiment.loss), donate_state=True)
+    step = devices.jit_step(build_step(config, experiment, devices), state)
+    teacher = [devices.put_state(experiment.teacher[1])] if experiment.teacher else []
     try:
-        lowered = step.lower(state, batch_of(config.data.batch_size))
+        lowered = step.lower(state, batch_of(config.data.batch_size), *teacher)
     except ValueError as error:  # a batch or an image that the network cannot be trained with
         raise ConfigError(f"data.batch_size {config.data.batch_size}, image size {size}: {error}") from error
-    step = lowered.compile()
-    eval_step = devices.jit(make_eval_step(experiment.model))
+    compiled = lowered.compile()
+    eval_step = devices.jit(make_eval_step(experiment.model, loss=evaluation_loss(config)))
     padded = batch_of(eval_batch_size, mask=np.zeros(eval_batch_size, np.float32))
     eval_step = eval_step.lower(state.variables, padded).compile()
     console.say(f"compiled in {time.monotonic() - began:.1f} s")
 
-    def evaluate_state(state: TrainState) -> dict[str, float] | None:
+    def train_step(state: TrainState, batch: Any) -> Any:
+        return compiled(state, batch, *teacher)
+
+    def evaluate_variables(variables: Any) -> dict[str, float] | None:
         batches = data.eval_batches(
             experiment.val_source,
             experiment.preprocessing,
             batch_size=eval_batch_size,
             num_threads=config.data.threads,
+            shard=(jax.process_index(), jax.process_count()),
         )
-        return evaluate(eval_step, state.variables, map(devices.put_batch, batches), interrupted=stop)
+        return evaluate(eval_step, variables, map(devices.put_batch, batches), interrupted=stop)
 
-    return step, evaluate_state
+    def evaluate_state(state: TrainState) -> dict[str, float] | None:
+        result = evaluate_variables(state.variables)
+        if result is None or not state.average:
+            return result
+        averaged = evaluate_variables(state.average)
+        if averaged is None:
+            return None
+        return {**result, **{f"average_{name}": averaged[name] for name in averaged if name != "examples"}}
+
+    return train_step, evaluate_state
 
 
 def _headline(
@@ -177,5 +241,5 @@ def _skipped(experiment: Experiment) -> list[str]:
 
 def _print_result(folder: RunFolder) -> None:
     last = next(record for record in reversed(read_records(folder.metrics)) if record["split"] == "eval")
-    print(f"top-1 {last['top1']:.2%}  top-5 {last['top5']:.2%}  loss {last['loss']:.4f}  ({last['examples']} examples)")
+    print(f"{describe(last)}  ({last['examples']} examples)")
     print(f"curves in {folder.curves}, checkpoints in {folder.checkpoints}")

@@ -24,6 +24,7 @@ def add_run_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--checkpoint", default="best", metavar="best|latest|STEP", help="which checkpoint (default: best)"
     )
+    parser.add_argument("--average", action="store_true", help="the moving average of its weights (train.ema_decay)")
 
 
 @dataclass(frozen=True)
@@ -53,27 +54,30 @@ class TrainedRun:
         config, class_names = from_dict(folder.read_config()), folder.read_class_names()
         return cls(folder, config, class_names, build_model(config, len(class_names)))
 
-    def load(self, checkpoint: str) -> tuple[int, Mapping[str, Any]]:
+    def load(self, checkpoint: str, *, average: bool = False) -> tuple[int, Mapping[str, Any]]:
         """The step and the variables of a checkpoint.
 
         Args:
             checkpoint: "best", "latest" or a step.
+            average: the moving average of the weights instead of the weights.
 
         Raises:
             ConfigError: when there is no such checkpoint.
             CheckpointError: when it cannot be read.
         """
+        if average and self.config.train.ema_decay is None:
+            raise ConfigError(f"--average: {self.folder.path} was trained without train.ema_decay")
         for _ in range(_ATTEMPTS):
             try:
-                return self._load(checkpoint)
+                return self._load(checkpoint, average)
             except CheckpointError:
                 if not self.folder.is_being_trained():
                     raise
                 time.sleep(0.2)  # The training may have deleted it meanwhile.
-        return self._load(checkpoint)
+        return self._load(checkpoint, average)
 
-    def _load(self, checkpoint: str) -> tuple[int, Mapping[str, Any]]:
-        checkpoints = Checkpoints(self.folder.checkpoints, read_only=True)
+    def _load(self, checkpoint: str, average: bool) -> tuple[int, Mapping[str, Any]]:
+        checkpoints = Checkpoints(self.folder.checkpoints, best_metric=self.config.train.best_metric, read_only=True)
         saved, latest = checkpoints.steps(), checkpoints.latest()
         best = checkpoints.best()
         named = {"best": latest if best is None else best, "latest": latest}
@@ -83,4 +87,4 @@ class TrainedRun:
                 f"--checkpoint {checkpoint}: {self.folder.path} has no such checkpoint; "
                 f"saved steps: {', '.join(map(str, saved)) or 'none yet'}"
             )
-        return step, checkpoints.restore_variables(step, abstract_variables(self.model))
+        return step, checkpoints.restore_variables(step, abstract_variables(self.model), average=average)

@@ -19,6 +19,7 @@ class Classifier(nn.Module, kw_only=True):
         image_size: height and width in pixels it was published for. Other sizes work unless `min_image_size`
             or the family's docstring says otherwise.
         min_image_size: the smallest height and width it can compute.
+        axis_name: of a `pmap` or `shard_map` over whose devices BatchNorm shares its statistics in training.
     """
 
     num_classes: int = 1000
@@ -26,6 +27,7 @@ class Classifier(nn.Module, kw_only=True):
     param_dtype: DTypeLike = jnp.float32
     image_size: int = 224
     min_image_size: int = 1
+    axis_name: str | None = None
 
     def check(self, images: Array) -> None:
         """Raise a ValueError unless images are (n, h, w, c) floats of at least the minimum size."""

@@ -113,7 +113,14 @@ class EfficientNet(Classifier, kw_only=True):
         self.check(images)
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = partial(Conv, kernel_init=kaiming_fan_out, bias_init=zeros, **dtypes)
-        norm = partial(BatchNorm, use_running_average=not train, momentum=self.momentum, epsilon=self.epsilon, **dtypes)
+        norm = partial(
+            BatchNorm,
+            use_running_average=not train,
+            axis_name=self.axis_name,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            **dtypes,
+        )
         conv_norm_act = partial(ConvNormAct, activation=silu, conv=conv, norm=norm)
 
         depths = [math.ceil(layers * self.depth) for *_, layers in STAGES]

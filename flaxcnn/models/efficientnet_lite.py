@@ -138,7 +138,7 @@ class EfficientNetLite(Classifier, kw_only=True):
         self.check(images)
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = partial(Conv, use_bias=False, padding="SAME", kernel_init=kaiming_fan_out, **dtypes)
-        norm = partial(BatchNorm, use_running_average=not train, epsilon=1e-3, **dtypes)
+        norm = partial(BatchNorm, use_running_average=not train, axis_name=self.axis_name, epsilon=1e-3, **dtypes)
 
         x = conv(32, 3, strides=2, name="conv_stem")(images)  # (n, h/2, w/2, 32)
         x = relu6(norm(name="bn1")(x))

@@ -199,7 +199,7 @@ class GoogLeNet(Classifier, kw_only=True):
         self.check(images)
         dtypes: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = partial(Conv, kernel_init=normal(0.01), **dtypes)
-        norm = partial(BatchNorm, use_running_average=not train, epsilon=1e-3, **dtypes)
+        norm = partial(BatchNorm, use_running_average=not train, axis_name=self.axis_name, epsilon=1e-3, **dtypes)
         linear = partial(Linear, kernel_init=normal(0.01), **dtypes)
         basic_conv = partial(BasicConv, conv=conv, norm=norm)
 

@@ -72,7 +72,7 @@ class MobileNetV1(Classifier, kw_only=True):
         self.check(images)
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = partial(Conv, use_bias=False, kernel_init=kaiming_fan_out, **dtypes)
-        norm = partial(BatchNorm, use_running_average=not train, **dtypes)
+        norm = partial(BatchNorm, use_running_average=not train, axis_name=self.axis_name, **dtypes)
 
         stem = make_divisible(32 * self.width)
         x = conv(stem, 3, strides=2, padding=1, name="conv_stem")(images)  # (n, h/2, w/2, 32 * width)

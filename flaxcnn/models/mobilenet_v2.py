@@ -88,7 +88,7 @@ class MobileNetV2(Classifier, kw_only=True):
         self.check(images)
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = partial(Conv, kernel_init=kaiming_fan_out, **dtypes)
-        norm = partial(BatchNorm, use_running_average=not train, **dtypes)
+        norm = partial(BatchNorm, use_running_average=not train, axis_name=self.axis_name, **dtypes)
         conv_norm_act = partial(ConvNormAct, activation=relu6, conv=conv, norm=norm)
 
         stem = partial(conv_norm_act, make_divisible(32 * self.width), 3, strides=2)

@@ -118,7 +118,9 @@ class MobileNetV3(Classifier, kw_only=True):
         self.check(images)
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = partial(Conv, kernel_init=kaiming_fan_out, bias_init=zeros, **dtypes)
-        norm = partial(BatchNorm, use_running_average=not train, momentum=0.01, epsilon=1e-3, **dtypes)
+        norm = partial(
+            BatchNorm, use_running_average=not train, axis_name=self.axis_name, momentum=0.01, epsilon=1e-3, **dtypes
+        )
         conv_norm_act = partial(ConvNormAct, activation=hard_swish, conv=conv, norm=norm)
 
         stem = partial(conv_norm_act, 16, 3, strides=2)

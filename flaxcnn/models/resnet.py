@@ -105,7 +105,13 @@ class ResNet(Classifier, kw_only=True):
         conv = partial(
             Conv, use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=kaiming_fan_out
         )
-        norm = partial(BatchNorm, use_running_average=not train, dtype=self.dtype, param_dtype=self.param_dtype)
+        norm = partial(
+            BatchNorm,
+            use_running_average=not train,
+            axis_name=self.axis_name,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+        )
 
         if self.stem == "7x7":
             x = conv(64, 7, strides=2, padding=3, name="conv1")(images)  # (n, h/2, w/2, 64)

@@ -140,7 +140,7 @@ class ShuffleNetV1(Classifier, kw_only=True):
             raise ValueError(f"groups must be one of {', '.join(map(str, CHANNELS))}, not {self.groups}")
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = partial(Conv, use_bias=False, kernel_init=he_uniform(), **dtypes)
-        norm = partial(BatchNorm, use_running_average=not train, **dtypes)
+        norm = partial(BatchNorm, use_running_average=not train, axis_name=self.axis_name, **dtypes)
 
         stem = int(24 * self.width) if self.stem is None else self.stem
         x = Features(self.width, self.groups, stem, conv, norm, name="features")(images)

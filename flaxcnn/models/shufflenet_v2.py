@@ -73,7 +73,7 @@ class ShuffleNetV2(Classifier, kw_only=True):
         self.check(images)
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = partial(Conv, use_bias=False, **dtypes)
-        norm = partial(BatchNorm, use_running_average=not train, **dtypes)
+        norm = partial(BatchNorm, use_running_average=not train, axis_name=self.axis_name, **dtypes)
 
         stem = [partial(conv, 24, 3, strides=2, padding=1), norm, nn.relu]
         x = Sequential(stem, name="conv1")(images)  # (n, h/2, w/2, 24)

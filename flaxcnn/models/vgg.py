@@ -50,7 +50,7 @@ class VGG(Classifier, kw_only=True):
         self.check(images)
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = partial(Conv, kernel_size=3, padding=1, kernel_init=kaiming_fan_out, bias_init=zeros, **dtypes)
-        norm = partial(BatchNorm, use_running_average=not train, **dtypes)
+        norm = partial(BatchNorm, use_running_average=not train, axis_name=self.axis_name, **dtypes)
         linear = partial(Linear, kernel_init=normal(0.01), bias_init=zeros, **dtypes)
         dropout = partial(nn.Dropout, self.dropout, deterministic=not train)
 

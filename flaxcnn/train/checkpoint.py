@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,22 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 import tensorstore
+from jax.experimental import multihost_utils
+from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import checkpoint_managers as policies
 
 from flaxcnn.errors import UserError
 
-BEST_METRIC = "top1"
 _ASIDE = ".replaced"
 
 
 class CheckpointError(UserError):
     """A checkpoint that cannot be written or read."""
+
+
+def quality_of(metrics: Mapping[str, float], metric: str) -> float:
+    """A metric as a number that is high where the network is good."""
+    return -metrics[metric] if metric.endswith("loss") else metrics[metric]
 
 
 class Checkpoints:
@@ -39,30 +45,32 @@ class Checkpoints:
     Args:
         directory: created if need be.
         keep: how many of the latest stay, beside the best.
+        best_metric: by which the best is chosen; a loss is best when low, all else when high.
         read_only: look, and change nothing: for reading beside a run that goes on.
 
     Raises:
         CheckpointError: when the directory cannot be written.
     """
 
-    def __init__(self, directory: Path, *, keep: int = 3, read_only: bool = False):
+    def __init__(self, directory: Path, *, keep: int = 3, best_metric: str = "top1", read_only: bool = False):
         self.directory = directory.absolute()
         self._read_only = read_only
         _quieten_orbax()
+        quality = functools.partial(quality_of, metric=best_metric)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(
                 [
                     policies.LatestN(keep),
-                    policies.BestN(get_metric_fn=_best_metric, n=1, keep_checkpoints_without_metrics=False),
+                    policies.BestN(get_metric_fn=quality, n=1, keep_checkpoints_without_metrics=False),
                 ]
             ),
-            best_fn=_best_metric,
+            best_fn=quality,
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
         )
         self._check_metrics()
         with _clear_errors(f"cannot write checkpoints to {self.directory}"):
-            self._put_back()
+            self._on_one_process(self._put_back)
             self._manager = ocp.CheckpointManager(
                 self.directory,
                 options=options,
@@ -74,7 +82,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def best(self) -> int | None:
-        """Step of the checkpoint with the highest evaluated top-1 accuracy, or None before the first."""
+        """Step of the checkpoint that evaluated best, or None before the first."""
         return self._manager.best_step()
 
     def steps(self) -> list[int]:
@@ -99,7 +107,8 @@ class Checkpoints:
         """
         with _clear_errors(f"cannot write a checkpoint to {self.directory}"):
             if step in self.steps():
-                self._put_aside(step)
+                self._on_one_process(lambda: self._put_aside(step))
+                self._manager.reload()
             self._manager.save(
                 step,
                 args=ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)),
@@ -128,13 +137,14 @@ class Checkpoints:
             )
         return restored["state"], restored["progress"]
 
-    def restore_variables(self, step: int, like: Mapping[str, Any]) -> dict[str, Any]:
+    def restore_variables(self, step: int, like: Mapping[str, Any], *, average: bool = False) -> dict[str, Any]:
         """Read a checkpoint's parameters and statistics, and not the optimiser's state.
 
         Args:
             step: which.
             like: `{"params": ..., "batch_stats": ...}` of the same structure and shapes; arrays or
                 `jax.ShapeDtypeStruct`.
+            average: read their moving average.
 
         Returns:
             The variables.
@@ -142,17 +152,21 @@ class Checkpoints:
         Raises:
             CheckpointError: when it is incomplete or of another model.
         """
-        wanted = {name: like.get(name, {}) for name in ("params", "batch_stats")}
+        variables = {name: like.get(name, {}) for name in ("params", "batch_stats")}
+        wanted = {"average": variables} if average else variables
         with self._reading(step) as path:
             _check_whole(path)
             saved = self._manager.item_metadata(step)["state"]
             _check_same(path, {name: saved[name] for name in wanted}, wanted)
+            # Wherever they were saved from, to a device there is.
+            here = jax.tree.map(lambda _: SingleDeviceSharding(jax.local_devices()[0]), wanted)
             args = ocp.args.PyTreeRestore(
                 wanted,
-                restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+                restore_args=ocp.checkpoint_utils.construct_restore_args(wanted, here),
                 partial_restore=True,
             )
-            return ocp.Checkpointer(ocp.PyTreeCheckpointHandler()).restore(path / "state", args=args)
+            restored = ocp.Checkpointer(ocp.PyTreeCheckpointHandler()).restore(path / "state", args=args)
+            return restored["average"] if average else restored
 
     def close(self) -> None:
         """Wait until the last checkpoint is written.
@@ -163,18 +177,24 @@ class Checkpoints:
         with _clear_errors(f"cannot write a checkpoint to {self.directory}"):
             self._manager.wait_until_finished()
             self._manager.close()
-            self._put_back()
+            self._on_one_process(self._put_back)
+
+    def _on_one_process(self, change: Callable[[], None]) -> None:
+        """Change files once, before any process goes on."""
+        if self._read_only:
+            return
+        if jax.process_index() == 0:
+            change()
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("checkpoint files")
 
     def _put_aside(self, step: int) -> None:
         """Make room for a checkpoint of a step that has one; should the process die, `_put_back` undoes it."""
         path = self.directory / str(step)
         path.rename(path.with_suffix(_ASIDE))
-        self._manager.reload()
 
     def _put_back(self) -> None:
         """Restore checkpoints whose replacement was not completed, and delete those that were replaced."""
-        if self._read_only:
-            return
         for aside in self.directory.glob(f"*{_ASIDE}"):
             path = aside.with_suffix("")
             if path.exists():
@@ -222,10 +242,6 @@ def _quieten_orbax() -> None:
             previous(failure)
 
     sys.unraisablehook = report
-
-
-def _best_metric(metrics: Mapping[str, float]) -> float:
-    return metrics[BEST_METRIC]
 
 
 def _check_same(path: Path, saved: Any, like: Any) -> None:

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 
 from flaxcnn.errors import UserError
 from flaxcnn.metrics import means
-from flaxcnn.train.checkpoint import Checkpoints
+from flaxcnn.train.checkpoint import Checkpoints, quality_of
 from flaxcnn.train.state import TrainState
 from flaxcnn.train.step import Metrics
 from flaxcnn.train.writers import Writer
@@ -107,6 +107,34 @@ class Progress:
     """Whether this step's evaluation is done."""
     window: dict[str, float] = field(default_factory=dict)
     """Sums of the training metrics since the last record."""
+    best: float | None = None
+    """The quality of the best evaluation: see `quality_of`."""
+    waited: int = 0
+    """Evaluations since then."""
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Ends a run whose evaluations get no better.
+
+    Attributes:
+        metric: watched.
+        patience: evaluations without a better one that end the run; 0 for none.
+    """
+
+    metric: str = "top1"
+    patience: int = 0
+
+    def watch(self, progress: Progress, metrics: Mapping[str, float]) -> None:
+        """Take an evaluation into account."""
+        quality = quality_of(metrics, self.metric)
+        is_better = progress.best is None or quality > progress.best
+        progress.best = quality if is_better else progress.best
+        progress.waited = 0 if is_better else progress.waited + 1
+
+    def ends(self, progress: Progress) -> bool:
+        """Whether it is enough."""
+        return 0 < self.patience <= progress.waited
 
 
 def train(
@@ -121,6 +149,7 @@ def train(
     writers: Sequence[Writer],
     learning_rate: Callable[[int], ArrayLike],
     progress: Progress | None = None,
+    early_stopping: EarlyStopping = EarlyStopping(),
     stop: Callable[[], bool] = lambda: False,
 ) -> TrainState:
     """Train from the state's step to `schedule.total`.
@@ -138,6 +167,7 @@ def train(
         writers: of the records.
         learning_rate: of a step, for the records.
         progress: of the checkpoint the state is from.
+        early_stopping: asked after each evaluation.
         stop: asked before each step; True saves and returns.
 
     Returns:
@@ -158,7 +188,13 @@ def train(
         checkpoints.save(
             done,
             state,
-            {"data": batches.get_state(), "window": window.sums, "evaluated": evaluated},
+            {
+                "data": batches.get_state(),
+                "window": window.sums,
+                "evaluated": evaluated,
+                "best": progress.best,
+                "waited": progress.waited,
+            },
             metrics=metrics,
         )
         saved = done
@@ -170,12 +206,13 @@ def train(
             metrics = evaluate(state)
             if metrics is not None:
                 evaluated = True
+                early_stopping.watch(progress, metrics)
                 record = {"step": done, "epoch": schedule.epoch(done), "split": "eval", **metrics}
                 for writer in writers:
                     writer.write(record)
                 save(metrics, evaluated=True)
             window.restart_clock()
-        if done == schedule.total or stop():
+        if done == schedule.total or early_stopping.ends(progress) or stop():
             break
         batch = put_batch(next(batches))
         state, metrics = step(state, batch)

@@ -31,6 +31,7 @@ class RunFolder:
         self.examples = self.path / "examples.json"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
+        self.profile = self.path / "profile"
         self.curves = self.path / "curves.png"
 
     def is_being_trained(self) -> bool:

@@ -24,6 +24,7 @@ class TrainState(struct.PyTreeNode):
         opt_state: the optimiser's.
         seed: of the run's randomness, uint32 (). The key of a step is folded from it and `step`, so
             that a resumed run draws what an uninterrupted one would have drawn.
+        average: a moving average of parameters and statistics, as `variables` has them; empty where none is kept.
     """
 
     step: Array
@@ -31,6 +32,7 @@ class TrainState(struct.PyTreeNode):
     batch_stats: Any
     opt_state: optax.OptState
     seed: Array
+    average: Any = struct.field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -39,7 +41,12 @@ class TrainState(struct.PyTreeNode):
 
 
 def create_state(
-    model: Classifier, optimizer: optax.GradientTransformation, variables: Mapping[str, Any], *, seed: int = 0
+    model: Classifier,
+    optimizer: optax.GradientTransformation,
+    variables: Mapping[str, Any],
+    *,
+    seed: int = 0,
+    average: bool = False,
 ) -> TrainState:
     """The state before the first step.
 
@@ -48,7 +55,8 @@ def create_state(
         optimizer: an Optax transformation.
         variables: from `model.init`, `from_torch` or `load_weights`. They are copied: a donated state
             does not take them along.
-        seed: of dropout and stochastic depth.
+        seed: of dropout, stochastic depth and mixing.
+        average: whether to keep a moving average, which begins as a copy.
 
     Raises:
         ValueError: when the variables are not those of the model.
@@ -63,10 +71,11 @@ def create_state(
         if jax.tree.structure(own) != jax.tree.structure(given):
             raise ValueError(f"these {name} are not those of this {type(model).__name__}")
     params, batch_stats = jax.tree.map(jnp.array, (params, batch_stats))
-    return TrainState(
+    state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=batch_stats,
         opt_state=optimizer.init(params),
         seed=jnp.asarray(seed, jnp.uint32),
     )
+    return state.replace(average=jax.tree.map(jnp.array, state.variables)) if average else state

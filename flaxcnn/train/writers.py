@@ -13,6 +13,18 @@ Record = Mapping[str, Any]
 """`step`, `epoch`, `split` ("train" or "eval") and the numbers measured there."""
 
 
+def describe(record: Record) -> str:
+    """What an evaluation found, in a line."""
+    percent = {"top1": "top-1", "top5": "top-5", "mean_average_precision": "mAP", "f1": "F1"}
+    found = []
+    for prefix, whose in (("", ""), ("average_", "average: ")):
+        names = {name: title for name, title in percent.items() if prefix + name in record}
+        numbers = [f"{title} {record[prefix + name]:.2%}" for name, title in names.items()]
+        if names:
+            found.append(whose + "  ".join([*numbers, f"loss {record[prefix + 'loss']:.4f}"]))
+    return "; ".join(found)
+
+
 class Writer(Protocol):
     """Takes a record at a time."""
 
@@ -136,8 +148,7 @@ class Console:
         """Show a record."""
         where = f"epoch {record['epoch']}/{self.epochs}"
         if record["split"] == "eval":
-            numbers = f"loss {record['loss']:.4f}  top-1 {record['top1']:.2%}  top-5 {record['top5']:.2%}"
-            self.say(f"{where}  step {record['step']}  eval   {numbers}  ({record['examples']} examples)")
+            self.say(f"{where}  step {record['step']}  eval   {describe(record)}  ({record['examples']} examples)")
             return
         numbers = f"loss {record['loss']:.4f}  top-1 {record['top1']:.1%}  {record['images_per_second']:,.0f} images/s"
         if self._progress is not None:

@@ -110,11 +110,11 @@ def test_a_broken_config_file(refused: Refused, tmp_path: Path, text: str, messa
         (["--xyz", "3"], "unknown flag --xyz; see --help"),
         (["--model.options", "drop", "0.1"], "lenet has no option 'drop'"),
         (["--optimizer.options", "beta", "0.1"], "optimizer.options: adam has no 'beta'; did you mean betas?"),
-        (["--optimizer.schedule_options", "finale", "0.1"], "did you mean final?"),
+        (["--optimizer.schedule_options", "eta", "0.1"], "did you mean eta_min?"),
         (["--workdir", ""], "workdir must name a folder"),
-        (["--optimizer.schedule_options", "final", "5"], "final is a rate, and must be"),
+        (["--optimizer.schedule_options", "eta_min", "5"], "eta_min is a rate, and must be"),
         # missing
-        (["--optimizer.schedule", "exponential"], "exponential needs gamma, every"),
+        (["--optimizer.schedule", "exponential"], "exponential needs gamma"),
         (["--data.name", "image_folder"], "data.path must name the image folder"),
         # wrong type
         (["--train.epochs", "many"], "train.epochs: must be a whole number, not 'many'"),
@@ -145,8 +145,8 @@ def test_a_broken_config_file(refused: Refused, tmp_path: Path, text: str, messa
         (["--optimizer.options", "weight_decay", "-1"], "weight_decay must be 0 or more, not -1"),
         (["--optimizer.options", "eps", "nan"], "optimizer.options: eps must be 0 or more, not nan"),
         (
-            ["--optimizer.schedule_options", "final", "-1"],
-            "schedule_options: final must be 0 or more, not -1",
+            ["--optimizer.schedule_options", "eta_min", "-1"],
+            "schedule_options: eta_min is a rate, and must be from 0 to 0.002, not -1",
         ),
         (
             ["--model.name", "efficientnet_b0", "--model.options", "dropout", "1.5"],
@@ -158,13 +158,24 @@ def test_a_broken_config_file(refused: Refused, tmp_path: Path, text: str, messa
         ),
         (["--data.mean", "nan", "0", "0"], "data.mean must be finite"),
         (
-            ["--optimizer.schedule", "exponential", "--optimizer.schedule_options", "gamma", "0.1", "every", "foo"],
-            "every must be a number, not 'foo'",
+            ["--optimizer.schedule", "step", "--optimizer.schedule_options", "step_size", "foo"],
+            "step_size must be a whole number, not 'foo'",
         ),
         (
-            ["--optimizer.schedule", "exponential", "--optimizer.schedule_options", "gamma", "0.1", "every", "inf"],
-            "every must be above 0 epochs, not inf",
+            ["--optimizer.schedule", "step", "--optimizer.schedule_options", "step_size", "inf"],
+            "step_size must be 0 epochs or more, not inf",
         ),
+        (
+            ["--optimizer.schedule_by", "epoch", "--optimizer.warmup_epochs", "0.5"],
+            "optimizer.warmup_epochs must be a whole number of epochs, not 0.5",
+        ),
+        (
+            ["--optimizer.schedule", "one_cycle", "--optimizer.schedule_options", "anneal_strategy", "tan"],
+            "anneal_strategy must be one of cos, linear, not 'tan'",
+        ),
+        (["--optimizer.options", "decay_mask", "all"], "optimizer.options: adam has no 'decay_mask'"),
+        (["--optimizer.clip_norm", "0"], "optimizer.clip_norm must be above 0, not 0"),
+        (["--optimizer.warmup_factor", "2"], "optimizer.warmup_factor must be from 0 to 1, not 2"),
         (
             ["--optimizer.name", "sgd", "--optimizer.options", "momentum", "0.9", "nesterov", "0.5"],
             "nesterov must be True or False, not 0.5",

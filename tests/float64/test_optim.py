@@ -1,4 +1,4 @@
-"""Optimisers against torch.optim in float64: the same updates, and not just nearly."""
+"""Optimisers and schedules against PyTorch in float64: the same, and not just nearly."""
 
 from __future__ import annotations
 
@@ -7,11 +7,28 @@ import pytest
 
 pytest.importorskip("torch", reason="torch.optim is the reference (pip install 'flaxcnn[test]')")
 
-from tests.optimizers import CASES, both, falling_rate
+from tests.optimizers import CASES, PROBLEMS, both, falling_rate
+from tests.schedules import TORCH_SCHEDULES, torch_rates
 
 
+@pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize("case", CASES)
-def test_200_updates_are_torchs(case: str) -> None:
-    for ours, theirs in both(case, steps=200, rate=falling_rate, dtype="float64"):
+def test_200_updates_are_torchs(case: str, problem: str) -> None:
+    for ours, theirs in both(case, steps=200, rate=falling_rate, dtype="float64", problem=problem):
         assert ours.dtype == np.float64
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("case", ["sgd momentum", "adam weight decay", "nadam decoupled", "adamw"])
+def test_a_decay_mask_is_a_group_without_weight_decay(case: str) -> None:
+    trail = both(case, steps=200, rate=falling_rate, dtype="float64", problem="network", undecayed=("b1", "b2"))
+    for ours, theirs in trail:
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("case", TORCH_SCHEDULES)
+def test_rates_are_torchs(case: str) -> None:
+    schedule, make_scheduler, steps = TORCH_SCHEDULES[case]
+    ours = np.array([schedule(step) for step in range(steps)])
+    assert ours.dtype == np.float64
+    np.testing.assert_allclose(ours, torch_rates(make_scheduler, steps), rtol=1e-9, atol=1e-15)

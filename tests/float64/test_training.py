@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from flaxcnn import create_model, from_torch, to_torch
+from flaxcnn import create_model, from_torch, optim, to_torch
 from flaxcnn.models import Classifier
 from tests.programs import forget_programs
 from tests.references import (
@@ -116,13 +116,14 @@ def test_first_step(name: str) -> None:
 
 
 OPTIMISERS = {
-    "sgd": (lambda rate: optax.sgd(rate, momentum=0.9), lambda p, rate: torch.optim.SGD(p, rate, momentum=0.9)),
-    "adam": (optax.adam, torch.optim.Adam),
+    "sgd": (lambda rate: optim.sgd(rate, momentum=0.9), lambda p, rate: torch.optim.SGD(p, rate, momentum=0.9)),
+    "rmsprop": (optim.rmsprop, torch.optim.RMSprop),
+    "adam": (optim.adam, torch.optim.Adam),
 }
-RATES = {"sgd": 0.01, "adam": 1e-3}
+RATES = {"sgd": 0.01, "rmsprop": 1e-4, "adam": 1e-3}
 # 28 layers without a shortcut: at 0.01, the reference and itself with weights off by 1e-15 differ 36 % after ten steps.
 # Inception v1 has no normalisation: at 0.01 it diverges to infinity, the reference as well.
-DEEP_AND_PLAIN_RATES = {"sgd": 1e-4, "adam": 1e-3}
+DEEP_AND_PLAIN_RATES = {"sgd": 1e-4, "rmsprop": 1e-4, "adam": 1e-3}
 
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import log_softmax
 
 from flaxcnn.inference import evaluate, make_eval_step
+from flaxcnn.losses import sigmoid_binary_cross_entropy
+from flaxcnn.metrics import in_top_k, multilabel
 from tests.train.tiny import Tiny, make_batch, make_variables
 
 N = 10
@@ -47,3 +50,33 @@ def test_an_interrupted_evaluation_has_no_result() -> None:
     asked = iter([False, True])
     step = jax.jit(make_eval_step(MODEL))
     assert evaluate(step, VARIABLES, padded(3), interrupted=lambda: next(asked)) is None
+
+
+def test_images_of_any_number_of_classes_are_ranked_over_all_batches() -> None:
+    model = Tiny()
+    variables = make_variables(model)
+    random = np.random.default_rng(0)
+    batches = []
+    for seed in range(3):
+        labels = random.integers(2, size=(8, 3)).astype(np.float32)
+        mask = np.ones(8, np.float32) if seed < 2 else (np.arange(8) < 3).astype(np.float32)
+        batches.append({**make_batch(seed), "label": labels, "mask": mask})
+    step = jax.jit(make_eval_step(model, loss=sigmoid_binary_cross_entropy))
+    result = evaluate(step, variables, batches)
+
+    real = [batch["mask"] > 0 for batch in batches]
+    images, labels = (
+        np.concatenate([batch[name][r] for batch, r in zip(batches, real, strict=True)]) for name in ("image", "label")
+    )
+    logits = np.asarray(model.apply(variables, images, train=False))
+    expected = multilabel(logits, labels)
+    assert result == pytest.approx(
+        {
+            **expected,
+            "loss": float(sigmoid_binary_cross_entropy(logits, labels).mean()),
+            "top1": float(in_top_k(logits, jnp.asarray(labels), 1).mean()),
+            "top5": 1.0,
+            "examples": 19,
+        },
+        rel=1e-5,
+    )

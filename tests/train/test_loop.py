@@ -13,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import pytest
 
-from flaxcnn.train.loop import Diverged, Progress, Schedule, stop_signal, train
+from flaxcnn.train.loop import Diverged, EarlyStopping, Progress, Schedule, stop_signal, train
 
 COUNT = 4  # examples a batch
 
@@ -58,6 +58,8 @@ class Run:
 
     def __init__(self, schedule: Schedule, *, breaks_at: int = 0, stop_at: int | None = None, eval_stops: bool = False):
         self.schedule, self.breaks_at, self.stop_at, self.eval_stops = schedule, breaks_at, stop_at, eval_stops
+        self.losses: dict[int, float] = {}
+        self.early_stopping = EarlyStopping()
         self.events: list[Any] = []
         self.records: list[dict[str, Any]] = []
         self.saved = Saved(self.events)
@@ -70,6 +72,8 @@ class Run:
     def evaluate(self, state) -> dict[str, float] | None:
         if self.eval_stops:
             return None
+        if self.losses:
+            return {"loss": self.losses[state.step], "top1": 0.0}
         return {"loss": 0.5, "top1": state.step / 100, "top5": 1.0, "examples": 10}
 
     def step(self, state, batch):
@@ -89,6 +93,7 @@ class Run:
             writers=[self],
             learning_rate=lambda step: 10.0 * step,
             progress=progress,
+            early_stopping=self.early_stopping,
             stop=lambda: self.stop_at is not None and self.step_now >= self.stop_at,
         )
         return self
@@ -213,3 +218,26 @@ def test_a_second_ctrl_c_ends_at_once() -> None:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             signal.sigtimedwait([], 1)
+
+
+LOSSES = {1: 3.0, 2: 1.0, 3: 2.0, 4: 1.0, 5: 0.5, 6: 0.7, 7: 0.6, 8: 0.9, 9: 0.1, 10: 0.1}
+
+
+def watched(**options: Any) -> Run:
+    run = Run(Schedule(total=10, steps_per_epoch=1, log_every=1, eval_every=1), **options)
+    run.losses, run.early_stopping = LOSSES, EarlyStopping("loss", patience=3)
+    return run
+
+
+def test_a_run_that_gets_no_better_ends() -> None:
+    run = watched().go()
+    assert run.state.step == 8  # three evaluations after the best, of step 5
+    assert run.events[-2:] == [("eval", 8), ("save", 8)]
+
+
+@pytest.mark.parametrize("at", [3, 6, 8])
+def test_patience_survives_a_stop(at: int) -> None:
+    first = watched(stop_at=at).go()
+    saved = first.saved.checkpoints[at]
+    progress = Progress(saved["evaluated"], saved["window"], saved["best"], saved["waited"])
+    assert watched().go(at, progress).state.step == 8

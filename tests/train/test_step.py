@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +12,11 @@ import optax
 import pytest
 
 from flaxcnn import create_model, from_torch, optim
+from flaxcnn.layers import BatchNorm, Conv, ConvNormAct, Linear, Sequential, global_avg_pool
 from flaxcnn.losses import softmax_cross_entropy
 from flaxcnn.metrics import in_top_k
 from flaxcnn.train import create_state, make_train_step
+from flaxcnn.train.remat import rematerialized
 from tests.train.tiny import Tiny, TinyWithHeads, assert_close, assert_identical, differ, make_batch, make_variables
 
 
@@ -169,3 +174,90 @@ def test_any_optax_transformation_will_do() -> None:
     new, _ = step(state, make_batch())
     moved = optax.tree.norm(jax.tree.map(jnp.subtract, new.params, state.params))
     np.testing.assert_allclose(moved, 1e-3, rtol=1e-3)
+
+
+def test_mixing_is_a_function_of_seed_and_step_and_comes_before_the_loss() -> None:
+    def shift(key, batch):
+        return {**batch, "image": batch["image"] + jax.random.normal(key)}
+
+    state, step = make(Tiny(), mixing=shift)
+    _, plain = make(Tiny())
+    batch = make_batch()
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(state.seed), state.step), 1)
+    assert_close(step(state, batch)[0].params, plain(state, shift(key, batch))[0].params, atol=1e-6)
+    assert differ(step(state, batch)[0].params, step(state.replace(step=state.step + 1), batch)[0].params)
+
+
+def test_a_teacher_is_asked_for_its_logits_in_evaluation() -> None:
+    teacher = Tiny(dropout=0.5)
+    variables = make_variables(teacher, seed=5)
+    batch = make_batch()
+    logits = teacher.apply(variables, batch["image"], train=False)
+    state, step = make(Tiny(), teacher=teacher, loss=lambda own, labels, theirs: (theirs**2).sum(axis=1) + labels)
+    _, metrics = step(state, batch, variables)
+    np.testing.assert_allclose(metrics["loss"], (logits**2).sum() + batch["label"].sum(), rtol=1e-5)
+
+
+def test_labels_can_be_probabilities() -> None:
+    state, step = make(Tiny())
+    batch = make_batch()
+    soft = {**batch, "label": np.eye(3, dtype=np.float32)[batch["label"]]}
+    (one, metrics), (other, soft_metrics) = step(state, batch), step(state, soft)
+    assert_close(one.params, other.params, atol=1e-6)
+    assert metrics["top1"] == soft_metrics["top1"]
+
+
+@pytest.mark.parametrize("microbatches", [2, 4])
+def test_microbatches_sum_to_the_large_batch(microbatches: int) -> None:
+    """Without BatchNorm. In float64 it is tested to rounding."""
+    state, whole = make(TinyWithHeads())
+    _, parts = make(TinyWithHeads(), microbatches=microbatches)
+    (one, metrics), (other, sums) = whole(state, make_batch()), parts(state, make_batch())
+    assert_close(one.params, other.params, atol=1e-6)
+    assert_close(metrics, sums, rtol=1e-5)
+
+
+def test_batch_norm_takes_microbatches_one_after_the_other() -> None:
+    state, whole = make(Tiny(), optim.sgd(0.0))
+    _, parts = make(Tiny(), optim.sgd(0.0), microbatches=2)
+    batch = make_batch()
+    one_by_one = state
+    for first in (0, 1):
+        one_by_one, _ = whole(one_by_one, {name: x[first::2] for name, x in batch.items()})
+    assert_close(parts(state, batch)[0].batch_stats, one_by_one.batch_stats, rtol=1e-5, atol=1e-7)
+
+
+class Blocks(Tiny):
+    """Three blocks of convolution, BatchNorm and ReLU, and a dropout."""
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        block = partial(ConvNormAct, 8, 3, conv=Conv, norm=partial(BatchNorm, use_running_average=not train))
+        x = Sequential([block] * 3, name="features")(images)
+        x = nn.Dropout(self.dropout, deterministic=not train)(global_avg_pool(x))
+        return Linear(self.num_classes, name="fc")(x)
+
+
+def test_remat_computes_the_same_and_keeps_less() -> None:
+    model = Blocks(dropout=0.5)
+    state, plain = make(model)
+    _, remat = make(model, remat=True)
+    assert_close(remat(state, make_batch())[0], plain(state, make_batch())[0], rtol=1e-4, atol=1e-6)
+
+    def kept(apply) -> int:
+        """Numbers that wait for the backward pass."""
+
+        def backward(variables, images):
+            def outputs(variables):
+                logits, _ = apply(
+                    variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)}
+                )
+                return logits
+
+            return jax.vjp(outputs, variables)[1]
+
+        return sum(
+            leaf.size for leaf in jax.tree.leaves(jax.eval_shape(backward, state.variables, make_batch()["image"]))
+        )
+
+    assert kept(rematerialized(model.apply)) < 0.5 * kept(model.apply)

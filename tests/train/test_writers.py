@@ -111,7 +111,7 @@ def test_without_a_terminal_there_are_plain_lines() -> None:
     assert lines[0] == "compiling [1/2] ..."
     assert lines[1].startswith("epoch 1/2  step 10  train  loss 0.1000  top-1 50.0%  1,234 images/s  ")
     assert lines[1].endswith(" left")
-    assert lines[3] == "epoch 1/2  step 20  eval   loss 0.2500  top-1 90.00%  top-5 100.00%  (359 examples)"
+    assert lines[3] == "epoch 1/2  step 20  eval   top-1 90.00%  top-5 100.00%  loss 0.2500  (359 examples)"
     assert len(lines) == 4
     assert "\x1b" not in output
     assert "\r" not in output

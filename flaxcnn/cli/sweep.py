@@ -1,0 +1,43 @@
+"""Train with several seeds, and say what their mean and deviation are."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from flaxcnn.cli import train
+from flaxcnn.cli.command_line import Parser, read_config
+from flaxcnn.config import ConfigError
+from flaxcnn.train.run import RunFolder
+from flaxcnn.train.writers import read_records
+
+DESCRIPTION = """Train with several seeds, each in a folder of its own under the run's; the same command goes on.
+
+--seeds SEED ... (0 1 2) are the seeds."""
+METRICS = ("top1", "top5", "loss", "average_top1", "mean_average_precision", "f1")
+
+
+def main(argv: Sequence[str]) -> int:
+    """`sweep --config FILE [--seeds SEED ...] [--section.field VALUE ...]`."""
+    own = Parser("sweep", add_help=False)
+    own.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    known, words = own.parse_known_args(argv)
+    if len(set(known.seeds)) < max(len(known.seeds), 2):
+        raise ConfigError("--seeds must be two or more, all different")
+    config, name = read_config(words, prog="sweep", description=DESCRIPTION)
+    folder = Path(config.workdir or Path("runs") / name)
+    last = []
+    for seed in known.seeds:
+        own_folder = folder / f"seed_{seed}"
+        status = train.main([*words, "--train.seed", str(seed), "--workdir", str(own_folder)])
+        if status:
+            return status
+        records = read_records(RunFolder(own_folder).metrics)
+        last.append([record for record in records if record["split"] == "eval"][-1])
+    print(f"{len(last)} seeds: mean +- standard deviation")
+    for metric in METRICS:
+        values = [record[metric] for record in last if metric in record]
+        if values:
+            print(f"{metric:22}  {statistics.mean(values):.4f} +- {statistics.stdev(values):.4f}")
+    return 0

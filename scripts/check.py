@@ -1,0 +1,11 @@
+"""Whether a config can be run and learnt: python scripts/check.py --config configs/lenet.py"""
+
+import signal
+import sys
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # JAX loses a KeyboardInterrupt while it is imported
+
+from flaxcnn.cli.main import script  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(script("check"))

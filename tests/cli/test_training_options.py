@@ -1,0 +1,148 @@
+"""What a config can ask of a run, beyond the tiny one: read from what the run leaves and says."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command, records, timeless
+
+ROOT = Path(__file__).parents[2]
+EVERYTHING = [
+    *("--train.mixup", "0.2", "--train.cutmix", "1", "--train.ema_decay", "0.99", "--train.ema_steps", "2"),
+    *("--train.accumulate", "2", "--train.remat", "True", "--train.label_smoothing", "0.1"),
+    *("--train.best_metric", "average_top1", "--optimizer.clip_norm", "5", "--optimizer.decay", "kernels"),
+    *("--optimizer.schedule", "one_cycle", "--train.log_every", "11"),
+]
+
+
+def evaluations(folder: Path) -> list[dict]:
+    return [record for record in records(folder) if record["split"] == "eval"]
+
+
+@pytest.mark.slow
+def test_all_at_once_and_the_average_can_be_evaluated(command: Command, config_file: Path, tmp_path: Path) -> None:
+    words = ["--config", config_file, *EVERYTHING]
+    result = command("train", *words, "--workdir", tmp_path / "a")
+    assert result.status == 0, result.err
+    assert "average: top-1" in result.out
+    last = evaluations(tmp_path / "a")[-1]
+    found = {}
+    for flags in ([], ["--average"]):
+        result = command("evaluate", "--workdir", tmp_path / "a", "--checkpoint", "latest", "--json", *flags)
+        found[bool(flags)] = json.loads(result.out)["top1"]
+    assert found == {False: pytest.approx(last["top1"]), True: pytest.approx(last["average_top1"])}
+
+    # Interrupted by its own limit, and resumed, it is the same run.
+    limited = command("train", *words, "--workdir", tmp_path / "b", "--train.max_minutes", "0.0001")
+    assert limited.status == 0
+    assert "stopped before the first update" in limited.err.splitlines()[-1]
+    assert command("train", *words, "--workdir", tmp_path / "b").status == 0
+    assert timeless(records(tmp_path / "b")) == timeless(records(tmp_path / "a"))
+
+
+def test_a_teacher_is_another_run(command: Command, config_file: Path, run_folder: Path, tmp_path: Path) -> None:
+    words = ["--config", config_file, "--train.steps", 12, "--workdir", tmp_path / "run"]
+    assert command("train", *words, "--distill.model", "lenet", "--distill.weights", run_folder).status == 0
+    assert [record["step"] for record in evaluations(tmp_path / "run")] == [12]
+
+
+def test_a_run_without_an_average_has_none_to_evaluate(refused, run_folder: Path) -> None:
+    assert "was trained without train.ema_decay" in refused("evaluate", "--workdir", run_folder, "--average")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--train.steps", "0"], "train.steps must be 1 or more, not 0"),
+        (["--distill.model", "lenet"], "distill.model and distill.weights go together"),
+        (["--distill.model", "lenet", "--distill.weights", "nowhere.pth"], "distill: "),
+        (["--train.best_metric", "average_top1"], "train.best_metric average_top1 needs --train.ema_decay"),
+        (["--train.class_weights", "1", "2"], "train.class_weights must be one a class (10), not 2"),
+        (["--train.accumulate", "3"], "data.batch_size must be a multiple of the"),
+        (["--train.profile", "3", "2"], "train.profile must be a first step of 1 or more and one no earlier"),
+        (["--train.loss", "sigmoid", "--train.label_smoothing", "0.1"], "label_smoothing is for --train.loss softmax"),
+        (["--distributed.coordinator", "localhost:1"], "needs distributed.num_processes and process_id"),
+        (["--distributed.process_id", "1"], "distributed.coordinator must be HOST:PORT"),
+    ],
+)
+def test_what_does_not_go_together(refused, config_file: Path, tmp_path: Path, words: list[str], message: str) -> None:
+    assert message in refused("train", "--config", config_file, "--workdir", tmp_path / "run", *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_check_says_what_a_step_takes_and_overfits(command: Command, config_file: Path) -> None:
+    result = command("check", "--config", config_file, "--steps", 60)
+    assert result.status == 0, result
+    # 121,182 parameters of 4 bytes; two moments of each, and the count of Adam and of the schedule.
+    assert "parameters              0.5 MB, 121,182 numbers" in result.out
+    assert "optimizer state         1.0 MB, 242,366 numbers" in result.out
+    assert "temporary" in result.out
+    assert command("check", "--config", config_file, "--steps", 2).status == 1
+
+
+def test_find_lr_draws_and_suggests(command: Command, config_file: Path, tmp_path: Path) -> None:
+    result = command("find_lr", "--config", config_file, "--out", tmp_path / "rate.png")
+    assert result.status == 0, result
+    assert 1e-4 < float(result.out.split(":")[0]) < 1e-1
+    assert (tmp_path / "rate.png").exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_says_mean_and_deviation(command: Command, config_file: Path, tmp_path: Path) -> None:
+    result = command("sweep", "--config", config_file, "--seeds", 1, 2, "--workdir", tmp_path, "--train.steps", 30)
+    assert result.status == 0, result
+    top1 = [evaluations(tmp_path / f"seed_{seed}")[-1]["top1"] for seed in (1, 2)]
+    mean, deviation = sum(top1) / 2, abs(top1[0] - top1[1]) / 2**0.5
+    assert f"top1                    {mean:.4f} +- {deviation:.4f}" in result.out
+
+
+@pytest.mark.slow
+def test_a_profile_of_chosen_steps(command: Command, config_file: Path, tmp_path: Path) -> None:
+    words = ["--config", config_file, "--train.steps", 6, "--train.profile", 3, 4]
+    assert command("train", *words, "--workdir", tmp_path / "run").status == 0
+    assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+
+
+def train_in(count: int, config_file: Path, folder: Path) -> list[str]:
+    """What each of so many processes says, of two devices together."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={2 // count}"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": ""}
+    words = ["scripts/train.py", "--config", str(config_file), "--workdir", str(folder)]
+    processes = []
+    for index in range(count):
+        own = ["--distributed.coordinator", f"localhost:{port}", "--distributed.num_processes", str(count)]
+        own += ["--distributed.process_id", str(index)]
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, *words, *(own if count > 1 else [])],
+                cwd=ROOT,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    outputs = [process.communicate(timeout=200)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * count, "\n".join(outputs)
+    return outputs
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(config_file: Path, tmp_path: Path) -> None:
+    train_in(1, config_file, tmp_path / "one")
+    first, second = train_in(2, config_file, tmp_path / "two")
+    assert "top-1" in first
+    assert [line for line in second.splitlines() if not line.startswith("[Gloo]")] == []
+    one, two = evaluations(tmp_path / "one"), evaluations(tmp_path / "two")
+    assert [record["examples"] for record in two] == [record["examples"] for record in one] == [359, 359]
+    assert two[-1]["loss"] == pytest.approx(one[-1]["loss"], rel=0.05)

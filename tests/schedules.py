@@ -1,0 +1,110 @@
+"""Schedules side by side with torch.optim.lr_scheduler. Imported only where torch is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from flaxcnn import schedules
+
+torch = pytest.importorskip("torch", reason="torch.optim is the reference (pip install 'flaxcnn[test]')")
+from torch.optim import lr_scheduler  # noqa: E402
+
+RATE = 0.3
+
+
+def in_sequence(first: Callable[..., Any], then: Callable[..., Any], at: int) -> Callable[..., Any]:
+    return lambda optimizer: lr_scheduler.SequentialLR(optimizer, [first(optimizer), then(optimizer)], milestones=[at])
+
+
+cosine = partial(lr_scheduler.CosineAnnealingLR, T_max=20)
+linear = partial(lr_scheduler.LinearLR, start_factor=0.01, total_iters=5)
+constant = partial(lr_scheduler.ConstantLR, factor=0.1, total_iters=5)
+
+# name -> our schedule, torch's, and over how many counts they agree
+TORCH_SCHEDULES: dict[str, tuple[schedules.Schedule, Callable[..., Any], int]] = {
+    "constant": (
+        schedules.constant(RATE, 9),
+        partial(lr_scheduler.ConstantLR, factor=1.0),
+        9,
+    ),
+    "step": (
+        schedules.step(RATE, 40, step_size=7, gamma=0.97),
+        partial(lr_scheduler.StepLR, step_size=7, gamma=0.97),
+        40,
+    ),
+    "multi_step": (
+        schedules.multi_step(RATE, 40, milestones=(5, 6, 30), gamma=0.2),
+        partial(lr_scheduler.MultiStepLR, milestones=[5, 6, 30], gamma=0.2),
+        40,
+    ),
+    "exponential": (schedules.exponential(RATE, 40, gamma=0.9), partial(lr_scheduler.ExponentialLR, gamma=0.9), 40),
+    "polynomial": (
+        schedules.polynomial(RATE, 30, power=0.9),
+        partial(lr_scheduler.PolynomialLR, total_iters=30, power=0.9),
+        40,
+    ),
+    "cosine": (
+        schedules.cosine(RATE, 50, eta_min=0.01),
+        partial(lr_scheduler.CosineAnnealingLR, T_max=50, eta_min=0.01),
+        51,
+    ),
+    "cosine_restarts": (
+        schedules.cosine_restarts(RATE, 60, T_0=7, eta_min=0.01),
+        partial(lr_scheduler.CosineAnnealingWarmRestarts, T_0=7, eta_min=0.01),
+        60,
+    ),
+    "cosine_restarts longer": (
+        schedules.cosine_restarts(RATE, 60, T_0=3, T_mult=2),
+        partial(lr_scheduler.CosineAnnealingWarmRestarts, T_0=3, T_mult=2),
+        60,
+    ),
+    "one_cycle": (
+        schedules.one_cycle(RATE, 40),
+        partial(lr_scheduler.OneCycleLR, max_lr=RATE, total_steps=40, cycle_momentum=False),
+        40,
+    ),
+    "one_cycle linear": (
+        schedules.one_cycle(RATE, 37, pct_start=0.45, anneal_strategy="linear", div_factor=10, final_div_factor=100),
+        partial(
+            lr_scheduler.OneCycleLR,
+            max_lr=RATE,
+            total_steps=37,
+            pct_start=0.45,
+            anneal_strategy="linear",
+            div_factor=10,
+            final_div_factor=100,
+            cycle_momentum=False,
+        ),
+        37,
+    ),
+    "linear warm-up": (
+        schedules.linear_warmup(schedules.cosine(RATE, 20), 5, start_factor=0.01),
+        in_sequence(linear, cosine, 5),
+        25,
+    ),
+    "constant warm-up": (
+        schedules.constant_warmup(schedules.cosine(RATE, 20), 5, factor=0.1),
+        in_sequence(constant, cosine, 5),
+        25,
+    ),
+    "by even rises": (
+        schedules.linear_warmup(schedules.cosine(RATE, 20), 5),
+        in_sequence(partial(lr_scheduler.LinearLR, start_factor=1 / 5, total_iters=4), cosine, 5),
+        25,
+    ),
+}
+
+
+def torch_rates(make_scheduler: Callable[..., Any], steps: int) -> list[float]:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=RATE)
+    scheduler = make_scheduler(optimizer)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates

@@ -1,0 +1,49 @@
+"""From a config to rates and optimisers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flaxcnn.build import build_learning_rate, build_optimizer
+from flaxcnn.config import Config, OptimizerConfig, TrainConfig, validate
+from flaxcnn.train.loop import Schedule
+
+STEPS_PER_EPOCH = 5
+
+
+def rates(epochs: int, **settings: Any) -> list[float]:
+    config = validate(Config(train=TrainConfig(epochs=epochs), optimizer=OptimizerConfig(**settings)))
+    total = epochs * STEPS_PER_EPOCH
+    schedule = Schedule(total=total, steps_per_epoch=STEPS_PER_EPOCH, log_every=1, eval_every=1)
+    rate = build_learning_rate(config, schedule)
+    return [float(rate(step)) for step in range(total)]
+
+
+def test_durations_are_in_epochs() -> None:
+    found = rates(4, learning_rate=1.0, schedule="step", schedule_options={"step_size": 1.2, "gamma": 0.5})
+    assert found == pytest.approx([0.5 ** (step // 6) for step in range(20)])
+    found = rates(4, learning_rate=1.0, schedule="multi_step", schedule_options={"milestones": (1, 3), "gamma": 0.5})
+    assert found == pytest.approx([1.0] * 5 + [0.5] * 10 + [0.25] * 5)
+
+
+def test_by_epoch_the_rate_changes_between_epochs() -> None:
+    found = rates(
+        4, learning_rate=1.0, schedule="exponential", schedule_options={"gamma": 0.5}, schedule_by="epoch",
+        warmup_epochs=1, warmup="constant", warmup_factor=0.1,
+    )  # fmt: skip
+    assert found == pytest.approx([0.1] * 5 + [1.0] * 5 + [0.5] * 5 + [0.25] * 5)
+
+
+def test_gradients_are_clipped_before_the_optimizer_sees_them() -> None:
+    settings = OptimizerConfig("sgd", clip_norm=1.0, options={"weight_decay": 0.5}, decay="kernels")
+    optimizer = build_optimizer(replace(Config(), optimizer=settings), lambda step: jnp.asarray(1.0))
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    grads = {"kernel": jnp.full((2, 2), 6.0), "bias": jnp.zeros(2)}  # of norm 12
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], -(0.5 + 0.5), rtol=1e-6)
+    np.testing.assert_allclose(updates["bias"], 0.0)
