@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_origin
@@ -17,12 +18,16 @@ import optax
 from flaxcnn import data, optim
 from flaxcnn.config import Config, ConfigError
 from flaxcnn.data.sources import Split
-from flaxcnn.errors import did_you_mean
+from flaxcnn.errors import UserError, did_you_mean
 from flaxcnn.losses import softmax_cross_entropy
-from flaxcnn.models import Classifier, create_model
+from flaxcnn.models import Classifier, create_model, with_head
 from flaxcnn.train import TrainState, create_state
 from flaxcnn.train.loop import Schedule
 from flaxcnn.train.parallel import DataParallel
+from flaxcnn.weights import abstract_variables, checkpoint, preprocessing, published_file, read_weights, start_from
+
+PUBLISHED = "published"
+"""What `model.weights` calls the published weights of the model."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Experiment:
         preprocessing: an image to float32 (h, w, c), as in evaluation and prediction.
         learning_rate: of a step.
         optimizer: with that learning rate.
+        phases: step from which they train -> a pattern of parameters.
         loss: logits and labels to one value an example.
         schedule: when to log, evaluate, save and end.
     """
@@ -48,6 +54,7 @@ class Experiment:
     preprocessing: data.Preprocessing
     learning_rate: optax.Schedule
     optimizer: optax.GradientTransformation
+    phases: Mapping[int, str]
     loss: Callable[[jax.Array, jax.Array], jax.Array]
     schedule: Schedule
 
@@ -73,7 +80,7 @@ def build(config: Config) -> Experiment:
         save_every=config.train.save_every,
     )
     learning_rate = build_learning_rate(config, schedule)
-    make_optimizer = optim.OPTIMIZERS[config.optimizer.name]
+    optimizer, phases = build_optimizer(config, model, learning_rate, steps_per_epoch)
     return Experiment(
         train_source=train_source,
         val_source=val_source,
@@ -81,7 +88,8 @@ def build(config: Config) -> Experiment:
         train_transform=build_train_transform(config, model),
         preprocessing=build_preprocessing(config, model),
         learning_rate=learning_rate,
-        optimizer=_call("optimizer.options", make_optimizer, config.optimizer.options, learning_rate),
+        optimizer=optimizer,
+        phases=phases,
         loss=partial(softmax_cross_entropy, label_smoothing=config.train.label_smoothing),
         schedule=schedule,
     )
@@ -94,6 +102,9 @@ def build_model(config: Config, num_classes: int) -> Classifier:
     for name, source in _NOT_OPTIONS.items():
         if name in options:
             raise ConfigError(f"model.options: {name} is set by {source}")
+    if config.model.weights == PUBLISHED:
+        with _field("model.weights"):
+            options = {**checkpoint(config.model.name).options, **options}
     if config.data.image_size is not None:
         options["image_size"] = config.data.image_size
     try:
@@ -104,10 +115,10 @@ def build_model(config: Config, num_classes: int) -> Classifier:
     if size < model.min_image_size:
         raise ConfigError(f"data.image_size must be {model.min_image_size} or more for {config.model.name}, not {size}")
     try:
-        jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, size, size, 3)), train=False))
+        abstract_variables(model, config.data.channels)
     except (ValueError, TypeError) as error:  # an option that no network can be built with
         raise ConfigError(f"model: {config.model.name} cannot be built with these options: {error}") from error
-    return model
+    return with_head(model, *config.model.head) if config.model.head else model
 
 
 _NOT_OPTIONS = {
@@ -139,30 +150,21 @@ def fingerprint(source: data.Source) -> str:
 
 
 def build_preprocessing(config: Config, model: Classifier) -> data.Preprocessing:
-    """The view of an image in evaluation and prediction."""
-    settings = config.data
-    return data.Preprocessing(
-        size=model.image_size,
-        resize=settings.resize,
-        interpolation=settings.interpolation,
-        mean=settings.mean,
-        std=settings.std,
-    )
+    """The view of an image in evaluation and prediction: the config's, else the published weights' own."""
+    view = data.Preprocessing(model.image_size)
+    if config.model.weights == PUBLISHED:
+        own = preprocessing(config.model.name)
+        in_proportion = None if own.resize is None else round(own.resize * model.image_size / own.size)
+        view = replace(own, size=model.image_size, resize=in_proportion)
+    chosen = {name: getattr(config.data, name) for name in ("resize", "interpolation", "mean", "std")}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    return replace(view, channels=config.data.channels, **given)
 
 
 def build_train_transform(config: Config, model: Classifier) -> data.TrainTransform:
     """The view of an image in training."""
-    settings = config.data
-    return data.TrainTransform(
-        size=model.image_size,
-        kind=settings.augment,
-        resize=settings.resize,
-        flip=settings.flip,
-        padding=settings.padding,
-        interpolation=settings.interpolation,
-        mean=settings.mean,
-        std=settings.std,
-    )
+    settings, evaluation = config.data, build_preprocessing(config, model)
+    return data.TrainTransform(**vars(evaluation), kind=settings.augment, flip=settings.flip, padding=settings.padding)
 
 
 def build_learning_rate(config: Config, schedule: Schedule) -> optax.Schedule:
@@ -190,13 +192,68 @@ def build_learning_rate(config: Config, schedule: Schedule) -> optax.Schedule:
     return optim.warmup(decay, warmup_steps)
 
 
+def build_optimizer(
+    config: Config, model: Classifier, learning_rate: optax.Schedule, steps_per_epoch: int
+) -> tuple[optax.GradientTransformation, dict[int, str]]:
+    """The optimiser, and step -> the pattern of the parameters that train from there."""
+    settings = config.optimizer
+    make = partial(_call, "optimizer.options", optim.OPTIMIZERS[settings.name], settings.options)
+    if not settings.trainable and not settings.factors:
+        return make(learning_rate), {0: ""}
+    params = abstract_variables(model, config.data.channels)["params"]
+    starts = {pattern: round(epoch * steps_per_epoch) for pattern, epoch in settings.trainable.items()} or {"": 0}
+    if min(starts.values()) > 0:
+        raise ConfigError("optimizer.trainable: nothing trains at first; give a pattern that trains from epoch 0")
+    for name, patterns in (("trainable", starts), ("factors", settings.factors)):
+        for pattern in patterns:
+            with _field(f"optimizer.{name}"):
+                optim.matching(params, pattern)
+    optimizer = optim.by_group(make, learning_rate, params, trainable=starts, factors=settings.factors)
+    phases = {
+        step: "|".join(f"(?:{pattern})" for pattern, start in starts.items() if start <= step)
+        for step in sorted(set(starts.values()))
+    }
+    return optimizer, phases
+
+
 def initial_state(config: Config, experiment: Experiment) -> TrainState:
     """The state before the first step, initialised from the config's seed."""
     model = experiment.model
-    images = jnp.zeros((1, model.image_size, model.image_size, 3), jnp.float32)
+    images = jnp.zeros((1, model.image_size, model.image_size, config.data.channels), jnp.float32)
     # Jitted, or every initialiser of every layer would be compiled by itself.
     variables = jax.jit(partial(model.init, train=False))(jax.random.key(config.train.seed), images)
     return create_state(model, experiment.optimizer, variables, seed=config.train.seed)
+
+
+def with_weights(config: Config, model: Classifier, state: TrainState) -> tuple[TrainState, list[str]]:
+    """The initial state with `model.weights`, and lines that say what was taken.
+
+    Raises:
+        ConfigError: when there are none, or they do not fit.
+    """
+    name, weights = config.model.name, config.model.weights
+    if weights is None:
+        return state, []
+    with _field("model.weights"):
+        path = published_file(checkpoint(name)) if weights == PUBLISHED else Path(weights)
+        if not path.exists():
+            raise ConfigError(f"there is no file or folder {path}; {PUBLISHED!r} stands for those of {name}")
+        start = start_from(model, state.variables, read_weights(path).state_dict, channels=config.data.channels)
+    variables = {**state.variables, **start.variables}
+    variables = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), variables, state.variables)
+    lines = [f"starting from the weights in {path}", *start.notes]
+    return state.replace(params=variables["params"], batch_stats=variables["batch_stats"]), lines
+
+
+@contextmanager
+def _field(name: str) -> Iterator[None]:
+    """Name the field that an error is about."""
+    try:
+        yield
+    except UserError as error:
+        raise ConfigError(f"{name}: {error.line}") from error
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from error
 
 
 def find_devices(kind: str) -> list[Any]:

@@ -192,8 +192,11 @@ def _one_group(
         # The optimiser counts from its group's start.
         return factor * (learning_rate(jnp.asarray(step) + start) if callable(learning_rate) else learning_rate)
 
+    def has_started(step: ArrayLike, **extra: Any) -> Array:
+        return jnp.asarray(step) >= start
+
     optimizer = make(rate)
-    return optax.conditionally_mask(optimizer, lambda step: step >= start) if start else optimizer
+    return optax.conditionally_mask(optimizer, has_started) if start else optimizer
 
 
 def matching(params: optax.Params, pattern: str) -> Any:

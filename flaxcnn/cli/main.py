@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "train a model as a config file describes",
     "evaluate": "evaluate a run's checkpoint on held-out data",
     "predict": "say what is in image files",
+    "prepare_data": "make a folder of images ready for training",
     "convert": "turn one kind of weights file into another",
 }
 

@@ -14,12 +14,12 @@ import jax
 import numpy as np
 
 from flaxcnn import data
-from flaxcnn.build import Experiment, build, build_devices, fingerprint, initial_state
+from flaxcnn.build import Experiment, build, build_devices, fingerprint, initial_state, with_weights
 from flaxcnn.cli.command_line import read_config
 from flaxcnn.cli.environment import set_up_jax
 from flaxcnn.config import RESUMABLE, Config, ConfigError
 from flaxcnn.inference import evaluate, make_eval_step
-from flaxcnn.train import TrainState, make_train_step
+from flaxcnn.train import TrainState, in_phases, make_train_step
 from flaxcnn.train.checkpoint import Checkpoints
 from flaxcnn.train.loop import Progress, stop_signal, train
 from flaxcnn.train.parallel import DataParallel
@@ -61,7 +61,11 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
     """Bring up the run's parts, from the latest checkpoint if there is one, and train."""
     schedule = experiment.schedule
     checkpoints = Checkpoints(folder.checkpoints, keep=config.train.keep)
-    state = devices.put_state(initial_state(config, experiment))
+    progress, start, origin = Progress(), checkpoints.latest() or 0, []
+    state = initial_state(config, experiment)
+    if not start:
+        state, origin = with_weights(config, experiment.model, state)
+    state = devices.put_state(state)
     batches = data.train_batches(
         experiment.train_source,
         experiment.train_transform,
@@ -69,7 +73,6 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
         seed=config.train.seed,
         num_threads=config.data.threads,
     )
-    progress, start = Progress(), checkpoints.latest() or 0
     if start:
         state, saved = checkpoints.restore(start, state)
         batches.set_state(saved.pop("data"))
@@ -78,7 +81,7 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(console.close)
         console.say(_headline(config, experiment, devices, folder, state))
-        for line in _skipped(experiment):
+        for line in (*_skipped(experiment), *origin):
             console.say(line)
         if start:
             console.say(f"resuming from step {start} of {schedule.total}")
@@ -124,21 +127,25 @@ def _compile(
     stop: Callable[[], bool],
 ) -> tuple[Callable[..., Any], Callable[[TrainState], dict[str, float] | None]]:
     """The training step and the evaluation, compiled ahead of the first batch."""
-    size = experiment.preprocessing.size
+    view = experiment.preprocessing
     eval_batch_size = devices.round_up(config.data.eval_batch_size)
 
     def batch_of(n: int, **more: np.ndarray) -> dict[str, jax.Array]:
-        zeros = {"image": np.zeros((n, size, size, 3), np.float32), "label": np.zeros(n, np.int32)}
+        zeros = {
+            "image": np.zeros((n, view.size, view.size, view.channels), np.float32),
+            "label": np.zeros(n, np.int32),
+        }
         return devices.put_batch({**zeros, **more})
 
     console.say("compiling the training and evaluation steps ...")
     began = time.monotonic()
-    step = devices.jit(make_train_step(experiment.model, experiment.optimizer, loss=experiment.loss), donate_state=True)
-    try:
-        lowered = step.lower(state, batch_of(config.data.batch_size))
-    except ValueError as error:  # a batch or an image that the network cannot be trained with
-        raise ConfigError(f"data.batch_size {config.data.batch_size}, image size {size}: {error}") from error
-    step = lowered.compile()
+    batch, steps = batch_of(config.data.batch_size), {}
+    for first, trainable in experiment.phases.items():
+        step = make_train_step(experiment.model, experiment.optimizer, loss=experiment.loss, trainable=trainable)
+        try:
+            steps[first] = devices.jit(step, donate_state=True).lower(state, batch).compile()
+        except ValueError as error:  # a batch or an image that the network cannot be trained with
+            raise ConfigError(f"data.batch_size {len(batch['label'])}, image size {view.size}: {error}") from error
     eval_step = devices.jit(make_eval_step(experiment.model))
     padded = batch_of(eval_batch_size, mask=np.zeros(eval_batch_size, np.float32))
     eval_step = eval_step.lower(state.variables, padded).compile()
@@ -153,7 +160,7 @@ def _compile(
         )
         return evaluate(eval_step, state.variables, map(devices.put_batch, batches), interrupted=stop)
 
-    return step, evaluate_state
+    return in_phases(steps, int(state.step)), evaluate_state
 
 
 def _headline(

@@ -83,4 +83,4 @@ class TrainedRun:
                 f"--checkpoint {checkpoint}: {self.folder.path} has no such checkpoint; "
                 f"saved steps: {', '.join(map(str, saved)) or 'none yet'}"
             )
-        return step, checkpoints.restore_variables(step, abstract_variables(self.model))
+        return step, checkpoints.restore_variables(step, abstract_variables(self.model, self.config.data.channels))

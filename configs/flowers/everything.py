@@ -1,0 +1,25 @@
+"""All of EfficientNet-Lite0, unfrozen in steps, for a folder of photographs such as flower_photos (five classes).
+
+python scripts/prepare_data.py split flower_photos data/flowers
+python scripts/train.py --config configs/flowers/everything.py [--data.path FOLDER]
+
+FOLDER holds `train/` and `val/` with a folder a class each. The new head learns alone for two epochs, then the last stages
+too, and everything from the fifth on; what ImageNet taught moves at a tenth of the head's rate. EXPECT
+"""
+
+from flaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+
+
+def get_config() -> Config:
+    return Config(
+        model=ModelConfig("efficientnet_lite0", weights="published"),
+        data=DataConfig("image_folder", path="data/flowers", batch_size=32, augment="random_resized_crop", flip=True),
+        optimizer=OptimizerConfig(
+            "sgd",
+            learning_rate=0.05,
+            options={"momentum": 0.9, "weight_decay": 1e-4},
+            trainable={"classifier": 0, r"blocks\.[56]|conv_head|bn2": 2, "": 5},
+            factors={"(?!classifier)": 0.1},
+        ),
+        train=TrainConfig(epochs=15),
+    )

@@ -1,0 +1,24 @@
+"""The last layers of EfficientNet-Lite0, for a folder of photographs such as flower_photos (five classes).
+
+python scripts/prepare_data.py split flower_photos data/flowers
+python scripts/train.py --config configs/flowers/last_layers.py [--data.path FOLDER]
+
+FOLDER holds `train/` and `val/` with a folder a class each. The head, the last two stages and the convolution after them
+learn; the first stages, whose features any picture has, stay ImageNet's. EXPECT
+"""
+
+from flaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+
+
+def get_config() -> Config:
+    return Config(
+        model=ModelConfig("efficientnet_lite0", weights="published"),
+        data=DataConfig("image_folder", path="data/flowers", batch_size=32, augment="random_resized_crop", flip=True),
+        optimizer=OptimizerConfig(
+            "sgd",
+            learning_rate=0.02,
+            options={"momentum": 0.9, "weight_decay": 1e-4},
+            trainable={r"blocks\.[56]|conv_head|bn2|classifier": 0},
+        ),
+        train=TrainConfig(epochs=10),
+    )
