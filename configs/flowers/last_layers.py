@@ -3,8 +3,9 @@
 python scripts/prepare_data.py split flower_photos data/flowers
 python scripts/train.py --config configs/flowers/last_layers.py [--data.path FOLDER]
 
-FOLDER holds `train/` and `val/` with a folder a class each. The head, the last two stages and the convolution after them
-learn; the first stages, whose features any picture has, stay ImageNet's. EXPECT
+FOLDER holds `train/` and `val/` with a folder a class each. The last two stages, the convolution after them and the new
+head learn; the first stages, whose features all pictures share, stay as ImageNet's published weights have them. Not run
+by this project on flower_photos, which it has not to hand.
 """
 
 from flaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
