@@ -3,9 +3,9 @@
 python scripts/prepare_data.py split flower_photos data/flowers
 python scripts/train.py --config configs/flowers/everything.py [--data.path FOLDER]
 
-FOLDER holds `train/` and `val/` with a folder a class each. The new head learns alone for two epochs, then with the last
-two stages, and from the sixth epoch on all learns; what ImageNet's published weights brought moves at a tenth of the
-head's rate. Not run by this project on flower_photos, which it has not to hand.
+FOLDER holds `train/` and `val/` with a folder a class each. The new head learns alone for two epochs, then with the
+last two stages, and from the sixth epoch on all learns; what ImageNet's published weights brought moves at a tenth
+of the head's rate. Not run by this project on flower_photos, which it has not to hand.
 """
 
 from flaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig

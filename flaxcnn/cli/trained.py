@@ -21,6 +21,11 @@ _ATTEMPTS = 20
 def add_run_arguments(parser: Parser) -> None:
     """The flags that choose a run and a checkpoint of it."""
     parser.add_argument("--workdir", metavar="DIR", required=True, help="the run's folder, such as runs/lenet")
+    add_checkpoint_argument(parser)
+
+
+def add_checkpoint_argument(parser: Parser) -> None:
+    """The flag that chooses a checkpoint of a run."""
     parser.add_argument(
         "--checkpoint", default="best", metavar="best|latest|STEP", help="which checkpoint (default: best)"
     )

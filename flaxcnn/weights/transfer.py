@@ -87,3 +87,15 @@ def with_channels(
             fitted[key] = (kernel[:, np.arange(channels) % given] * (given / channels)).astype(kernel.dtype)
             notes.append(f"first kernel ({key}) repeated from {given} to {channels} channels")
     return fitted, tuple(notes)
+
+
+def count_classes(model: Classifier, state_dict: Mapping[str, Any]) -> int:
+    """How many classes weights are for; as many as the model has where they do not tell.
+
+    Args:
+        model: whose weights they are but for its number of classes.
+        state_dict: torch key -> array, as `from_torch` takes it.
+    """
+    arrays = to_reference_keys(model, state_dict, torch_shapes(model))
+    numbers = {np.shape(arrays[key])[0] for key in head_keys(model) if np.ndim(arrays.get(key))}
+    return numbers.pop() if len(numbers) == 1 else model.num_classes
