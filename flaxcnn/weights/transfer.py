@@ -97,5 +97,5 @@ def count_classes(model: Classifier, state_dict: Mapping[str, Any]) -> int:
         state_dict: torch key -> array, as `from_torch` takes it.
     """
     arrays = to_reference_keys(model, state_dict, torch_shapes(model))
-    numbers = {np.shape(arrays[key])[0] for key in head_keys(model) if np.ndim(arrays.get(key))}
+    numbers = {np.shape(arrays[key])[0] for key in head_keys(model) if key in arrays and np.ndim(arrays[key])}
     return numbers.pop() if len(numbers) == 1 else model.num_classes
