@@ -16,9 +16,8 @@ def get_config() -> Config:
         model=ModelConfig("efficientnet_lite0", weights="published"),
         data=DataConfig("image_folder", path="data/flowers", batch_size=32, augment="random_resized_crop", flip=True),
         optimizer=OptimizerConfig(
-            "sgd",
-            learning_rate=0.05,
-            options={"momentum": 0.9, "weight_decay": 1e-4},
+            "adam",
+            learning_rate=1e-3,
             trainable={"classifier": 0, r"blocks\.[56]|conv_head|bn2": 2, "": 5},
             factors={"(?!classifier)": 0.1},
         ),

@@ -16,6 +16,6 @@ def get_config() -> Config:
     return Config(
         model=ModelConfig("efficientnet_lite0", weights="published"),
         data=DataConfig("image_folder", path="data/flowers", batch_size=32, augment="random_resized_crop", flip=True),
-        optimizer=OptimizerConfig("sgd", learning_rate=0.05, options={"momentum": 0.9}, trainable={"classifier": 0}),
+        optimizer=OptimizerConfig("adam", learning_rate=1e-3, trainable={"classifier": 0}),
         train=TrainConfig(epochs=5),
     )

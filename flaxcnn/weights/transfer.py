@@ -26,15 +26,20 @@ def start_from(
 ) -> Start:
     """Take trained weights for all of a model but a head for other classes.
 
+    A last layer for another number of classes begins at zero, where the loss is that of a guess: at most families' own
+    initial values, its first gradients would undo much of what the rest has learned.
+
     Args:
         model: from `create_model` or `with_head`.
-        initial: its variables, freshly initialised: the head keeps them where the weights are for another number of
-            classes, or for the backbone of `with_head`.
+        initial: its variables, freshly initialised: the head of `with_head` keeps them where the weights are for its
+            backbone.
         state_dict: torch key -> array, as `from_torch` takes it.
         channels: of the model's images. Weights for others have their first kernel summed or repeated.
 
     Returns:
         The variables, and notes on what was not taken as it was.
+
+    Reference: for the zeros, Kolesnikov et al., Big Transfer (BiT), arXiv 1912.11370.
 
     Raises:
         WeightsError: lists the keys that do not fit, the head's left aside.
@@ -49,12 +54,12 @@ def start_from(
     if own is not model:
         loaded = {name: {"backbone": tree} for name, tree in loaded.items()}
     new, taken = flatten_dict(dict(initial)), flatten_dict(loaded)
-    fresh = [path for path in new if path not in taken or (not keeps_head and torch_key(path) in head)]
+    zero = {path: np.zeros_like(new[path]) for path in new if not keeps_head and torch_key(path) in head}
+    fresh = {path: leaf for path, leaf in new.items() if path not in taken} | zero
     if fresh:
         modules = dict.fromkeys(".".join(path[1:-1]) for path in sorted(fresh))
         notes = (*notes, f"newly initialised for {model.num_classes} classes: {', '.join(modules)}")
-    variables = unflatten_dict({path: new[path] if path in fresh else taken[path] for path in new})
-    return Start(variables, notes)
+    return Start(unflatten_dict({**taken, **fresh}), notes)
 
 
 def with_channels(
