@@ -1,11 +1,12 @@
-"""All of EfficientNet-Lite0, unfrozen in steps, for a folder of photographs such as flower_photos (five classes).
+"""EfficientNet-Lite0 unfrozen in steps, for a folder of photographs such as flower_photos (five classes).
 
 python scripts/prepare_data.py split flower_photos data/flowers
 python scripts/train.py --config configs/flowers/everything.py [--data.path FOLDER]
 
 FOLDER holds `train/` and `val/` with a folder a class each. The new head learns alone for two epochs, then with the
-last two stages, and from the sixth epoch on all learns; what ImageNet's published weights brought moves at a tenth
-of the head's rate. Not run by this project on flower_photos, which it has not to hand.
+last two stages, and from the sixth epoch on all learns but BatchNorm, whose statistics few pictures would spoil; what
+ImageNet's published weights brought moves at a tenth of the head's rate. Not run by this project on flower_photos,
+which it has not to hand.
 """
 
 from flaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
@@ -18,7 +19,7 @@ def get_config() -> Config:
         optimizer=OptimizerConfig(
             "adam",
             learning_rate=1e-3,
-            trainable={"classifier": 0, r"blocks\.[56]|conv_head|bn2": 2, "": 5},
+            trainable={"classifier": 0, r"(?!.*bn)(blocks\.[56]|conv_head)": 2, "(?!.*bn)": 5},
             factors={"(?!classifier)": 0.1},
         ),
         train=TrainConfig(epochs=15),
