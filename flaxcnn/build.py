@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -20,15 +21,27 @@ from flaxcnn import data, optim, schedules
 from flaxcnn.config import Config, ConfigError
 from flaxcnn.data.mixing import Mixing, choice, cutmix, mixup
 from flaxcnn.data.sources import Split
-from flaxcnn.errors import did_you_mean
+from flaxcnn.errors import UserError, did_you_mean
 from flaxcnn.losses import Loss, distillation, sigmoid_binary_cross_entropy, softmax_cross_entropy
-from flaxcnn.models import Classifier, create_model
+from flaxcnn.models import Classifier, create_model, with_head
 from flaxcnn.train import TrainState, create_state, make_train_step
 from flaxcnn.train.averaging import Average, decay_per_update, moving_average, warmup_steps
 from flaxcnn.train.loop import Schedule
 from flaxcnn.train.parallel import DataParallel, FullySharded, PerDevice
 from flaxcnn.train.step import Step
-from flaxcnn.weights import WeightsError, load_weights
+from flaxcnn.weights import (
+    WeightsError,
+    abstract_variables,
+    checkpoint,
+    load_weights,
+    preprocessing,
+    published_file,
+    read_weights,
+    start_from,
+)
+
+PUBLISHED = "published"
+"""What `model.weights` calls the published weights of the model."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,7 @@ class Experiment:
         preprocessing: an image to float32 (h, w, c), as in evaluation and prediction.
         learning_rate: of a step.
         optimizer: with that learning rate.
+        phases: step from which they train -> a pattern of parameters.
         loss: logits and labels to one value an example.
         teacher: a model and its variables, to learn from.
         schedule: when to log, evaluate, save and end.
@@ -55,6 +69,7 @@ class Experiment:
     preprocessing: data.Preprocessing
     learning_rate: optax.Schedule
     optimizer: optax.GradientTransformation
+    phases: Mapping[int, str]
     loss: Loss
     teacher: tuple[Classifier, Any] | None
     schedule: Schedule
@@ -81,6 +96,7 @@ def build(config: Config) -> Experiment:
         save_every=config.train.save_every,
     )
     learning_rate = build_learning_rate(config, schedule)
+    optimizer, phases = build_optimizer(config, model, learning_rate, steps_per_epoch)
     return Experiment(
         train_source=train_source,
         val_source=val_source,
@@ -88,7 +104,8 @@ def build(config: Config) -> Experiment:
         train_transform=build_train_transform(config, model),
         preprocessing=build_preprocessing(config, model),
         learning_rate=learning_rate,
-        optimizer=build_optimizer(config, learning_rate),
+        optimizer=optimizer,
+        phases=phases,
         loss=build_loss(config, len(train_source.class_names)),
         teacher=build_teacher(config, len(train_source.class_names)),
         schedule=schedule,
@@ -102,6 +119,9 @@ def build_model(config: Config, num_classes: int) -> Classifier:
     for name, source in _NOT_OPTIONS.items():
         if name in options:
             raise ConfigError(f"model.options: {name} is set by {source}")
+    if config.model.weights == PUBLISHED:
+        with _field("model.weights"):
+            options = {**checkpoint(config.model.name).options, **options}
     if config.data.image_size is not None:
         options["image_size"] = config.data.image_size
     try:
@@ -112,10 +132,10 @@ def build_model(config: Config, num_classes: int) -> Classifier:
     if size < model.min_image_size:
         raise ConfigError(f"data.image_size must be {model.min_image_size} or more for {config.model.name}, not {size}")
     try:
-        jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, size, size, 3)), train=False))
+        abstract_variables(model, config.data.channels)
     except (ValueError, TypeError) as error:  # an option that no network can be built with
         raise ConfigError(f"model: {config.model.name} cannot be built with these options: {error}") from error
-    return model
+    return with_head(model, *config.model.head) if config.model.head else model
 
 
 _NOT_OPTIONS = {
@@ -148,43 +168,21 @@ def fingerprint(source: data.Source) -> str:
 
 
 def build_preprocessing(config: Config, model: Classifier) -> data.Preprocessing:
-    """The view of an image in evaluation and prediction."""
-    settings = config.data
-    return data.Preprocessing(
-        size=model.image_size,
-        resize=settings.resize,
-        interpolation=settings.interpolation,
-        mean=settings.mean,
-        std=settings.std,
-    )
+    """The view of an image in evaluation and prediction: the config's, else the published weights' own."""
+    view = data.Preprocessing(model.image_size)
+    if config.model.weights == PUBLISHED:
+        own = preprocessing(config.model.name)
+        in_proportion = None if own.resize is None else round(own.resize * model.image_size / own.size)
+        view = replace(own, size=model.image_size, resize=in_proportion)
+    chosen = {name: getattr(config.data, name) for name in ("resize", "interpolation", "mean", "std")}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    return replace(view, channels=config.data.channels, **given)
 
 
 def build_train_transform(config: Config, model: Classifier) -> data.TrainTransform:
     """The view of an image in training."""
-    settings = config.data
-    return data.TrainTransform(
-        size=model.image_size,
-        kind=settings.augment,
-        resize=settings.resize,
-        flip=settings.flip,
-        padding=settings.padding,
-        interpolation=settings.interpolation,
-        mean=settings.mean,
-        std=settings.std,
-    )
-
-
-def build_optimizer(config: Config, learning_rate: optax.Schedule) -> optax.GradientTransformation:
-    """The optimiser, behind the clipping of its gradients."""
-    settings = config.optimizer
-    make = partial(optim.OPTIMIZERS[settings.name], decay_mask=optim.DECAY_MASKS[settings.decay])
-    optimizer = _call("optimizer.options", make, settings.options, learning_rate)
-    clips = [
-        clip(limit)
-        for clip, limit in ((optim.clip_by_norm, settings.clip_norm), (optim.clip_by_value, settings.clip_value))
-        if limit is not None
-    ]
-    return optax.chain(*clips, optimizer) if clips else optimizer
+    settings, evaluation = config.data, build_preprocessing(config, model)
+    return data.TrainTransform(**vars(evaluation), kind=settings.augment, flip=settings.flip, padding=settings.padding)
 
 
 _DURATIONS = ("step_size", "milestones", "T_0")
@@ -282,8 +280,8 @@ def build_average(config: Config, schedule: Schedule) -> Average | None:
     )
 
 
-def build_step(config: Config, experiment: Experiment, devices: DataParallel) -> Step:
-    """The training step, for `devices.jit_step`."""
+def build_step(config: Config, experiment: Experiment, devices: DataParallel, trainable: str = "") -> Step:
+    """The training step of the parameters that match a pattern, for `devices.jit_step`."""
     settings, loss = config.train, experiment.loss
     if experiment.teacher is not None:
         loss = distillation(loss, temperature=config.distill.temperature, weight=config.distill.weight)
@@ -298,17 +296,93 @@ def build_step(config: Config, experiment: Experiment, devices: DataParallel) ->
         microbatches=settings.accumulate,
         remat=settings.remat,
         axis_name=devices.axis_name,
+        trainable=trainable,
     )
+
+
+def build_optimizer(
+    config: Config, model: Classifier, learning_rate: optax.Schedule, steps_per_epoch: int
+) -> tuple[optax.GradientTransformation, dict[int, str]]:
+    """The optimiser, behind the clipping of its gradients, and step -> the pattern of what trains from there."""
+    settings = config.optimizer
+    make = partial(optim.OPTIMIZERS[settings.name], decay_mask=optim.DECAY_MASKS[settings.decay])
+    make = partial(_call, "optimizer.options", make, settings.options)
+    if settings.trainable or settings.factors:
+        optimizer, phases = _build_groups(config, model, make, learning_rate, steps_per_epoch)
+    else:
+        optimizer, phases = make(learning_rate), {0: ""}
+    clips = [
+        clip(limit)
+        for clip, limit in ((optim.clip_by_norm, settings.clip_norm), (optim.clip_by_value, settings.clip_value))
+        if limit is not None
+    ]
+    return optax.chain(*clips, optimizer) if clips else optimizer, phases
+
+
+def _build_groups(
+    config: Config,
+    model: Classifier,
+    make: Callable[[optim.LearningRate], optax.GradientTransformation],
+    learning_rate: optax.Schedule,
+    steps_per_epoch: int,
+) -> tuple[optax.GradientTransformation, dict[int, str]]:
+    settings, params = config.optimizer, abstract_variables(model, config.data.channels)["params"]
+    starts = {pattern: round(epoch * steps_per_epoch) for pattern, epoch in settings.trainable.items()} or {"": 0}
+    if min(starts.values()) > 0:
+        raise ConfigError("optimizer.trainable: nothing trains at first; give a pattern that trains from epoch 0")
+    for name, patterns in (("trainable", starts), ("factors", settings.factors)):
+        for pattern in patterns:
+            with _field(f"optimizer.{name}"):
+                optim.matching(params, pattern)
+    optimizer = optim.by_group(make, learning_rate, params, trainable=starts, factors=settings.factors)
+    phases = {
+        step: "|".join(f"(?:{pattern})" for pattern, start in starts.items() if start <= step)
+        for step in sorted(set(starts.values()))
+    }
+    return optimizer, phases
 
 
 def initial_state(config: Config, experiment: Experiment) -> TrainState:
     """The state before the first step, initialised from the config's seed."""
     model = experiment.model
-    images = jnp.zeros((1, model.image_size, model.image_size, 3), jnp.float32)
+    images = jnp.zeros((1, model.image_size, model.image_size, config.data.channels), jnp.float32)
     # Jitted, or every initialiser of every layer would be compiled by itself.
     variables = jax.jit(partial(model.init, train=False))(jax.random.key(config.train.seed), images)
     average = config.train.ema_decay is not None
     return create_state(model, experiment.optimizer, variables, seed=config.train.seed, average=average)
+
+
+def with_weights(config: Config, model: Classifier, state: TrainState) -> tuple[TrainState, list[str]]:
+    """The initial state with `model.weights`, and lines that say what was taken.
+
+    Raises:
+        ConfigError: when there are none, or they do not fit.
+    """
+    name, weights = config.model.name, config.model.weights
+    if weights is None:
+        return state, []
+    with _field("model.weights"):
+        path = published_file(checkpoint(name)) if weights == PUBLISHED else Path(weights)
+        if not path.exists():
+            raise ConfigError(f"there is no file or folder {path}; {PUBLISHED!r} stands for those of {name}")
+        start = start_from(model, state.variables, read_weights(path).state_dict, channels=config.data.channels)
+    variables = {**state.variables, **start.variables}
+    variables = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), variables, state.variables)
+    lines = [f"starting from the weights in {path}", *start.notes]
+    state = state.replace(params=variables["params"], batch_stats=variables["batch_stats"])
+    # A copy, as in `create_state`: the step gives up the memory of both.
+    return state.replace(average=jax.tree.map(jnp.array, state.variables)) if state.average else state, lines
+
+
+@contextmanager
+def _field(name: str) -> Iterator[None]:
+    """Name the field that an error is about."""
+    try:
+        yield
+    except UserError as error:
+        raise ConfigError(f"{name}: {error.line}") from error
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from error
 
 
 def find_devices(kind: str) -> list[Any]:

@@ -68,6 +68,25 @@ Options = Annotated[
 ]
 
 
+def _parse_patterns(words: list[str]) -> dict[str, float]:
+    """`fc 0 layer4 5` to patterns and numbers."""
+    if len(words) % 2:
+        raise ValueError("write patterns and numbers, such as `fc 0 layer4 5`")
+    return {pattern: float(number) for pattern, number in zip(words[::2], words[1::2], strict=True)}
+
+
+Patterns = Annotated[
+    dict[str, float],
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[PATTERN NUMBER ...]",
+        instance_from_str=_parse_patterns,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=_show_options,
+    ),
+]
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Which network."""
@@ -76,6 +95,10 @@ class ModelConfig:
     """One of `flaxcnn.list_models()`."""
     options: Options = field(default_factory=dict)
     """Other fields of its class, as `stem 3x3 dropout 0.1`; the flag replaces them all."""
+    weights: str | None = None
+    """To start from: `published`, or a file or a folder that `flaxcnn.load_weights` reads; None initialises all."""
+    head: tuple[int, ...] = ()
+    """Widths of the hidden layers, with ReLU, of a new head on the pooled features; the model's own head if empty."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the computation; parameters and statistics are float32."""
 
@@ -92,6 +115,8 @@ class DataConfig:
     """Held out where the data has no split of its own."""
     on_error: Literal["fail", "skip"] = "fail"
     """What an unreadable image does: end the run, or be left out and counted."""
+    channels: Literal[3, 1] = 3
+    """Of the images that the network sees: 3 for colour, 1 for grey."""
     image_size: int | None = None
     """Height and width in pixels; the model's own if None."""
     batch_size: int = 64
@@ -105,13 +130,15 @@ class DataConfig:
     flip: bool = False
     """Whether training images are mirrored at random."""
     resize: int | None = None
-    """Evaluation scales the short side to this before the centre crop; None scales to the image size, uncropped."""
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    """Of every resize."""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Of red, green, blue in [0, 1], subtracted."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Of red, green, blue in [0, 1], divided by."""
+    """Evaluation scales the short side to this before the centre crop; None scales to the image size, uncropped.
+
+    Where the model has published weights to start from, None here and below is what these were trained with."""
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    """Of every resize; bilinear if None."""
+    mean: tuple[float, float, float] | None = None
+    """Of red, green, blue in [0, 1], subtracted; ImageNet's if None."""
+    std: tuple[float, float, float] | None = None
+    """Of red, green, blue in [0, 1], divided by; ImageNet's if None."""
     threads: int | None = None
     """That load images; one a core if None."""
 
@@ -148,6 +175,13 @@ class OptimizerConfig:
     """How it rises: in a line, or in one step at the end."""
     warmup_factor: float | None = None
     """The share of the learning rate it begins with; None is the first of even rises, or a third where constant."""
+    trainable: Patterns = field(default_factory=dict)
+    """Regular expressions and the epoch, from 0, from which the parameters train whose paths begin with a match.
+
+    `fc 0` trains the last layer only, `fc 0 layer4 5` a stage more after five epochs. The rest is frozen: no update, no
+    weight decay, BatchNorm and dropout in evaluation. All parameters train if empty."""
+    factors: Patterns = field(default_factory=dict)
+    """Regular expressions, likewise, and a factor on the learning rate; the first that matches counts."""
 
 
 @dataclass(frozen=True)
@@ -261,20 +295,23 @@ That the folder of `data.path` holds the same examples is checked by itself.
 """
 
 _RANGES = {
+    "model.head": ("widths of 1 or more", lambda v: all(width >= 1 for width in v)),
     "data.val_fraction": ("above 0 and below 1", lambda v: 0 < v < 1),
     "data.image_size": ("1 or more", lambda v: v is None or v >= 1),
     "data.batch_size": ("1 or more", lambda v: v >= 1),
     "data.eval_batch_size": ("1 or more", lambda v: v >= 1),
     "data.padding": ("0 or more", lambda v: v >= 0),
     "data.resize": ("1 or more", lambda v: v is None or v >= 1),
-    "data.mean": ("finite", lambda v: all(map(math.isfinite, v))),
-    "data.std": ("above 0", lambda v: all(0 < x < float("inf") for x in v)),
+    "data.mean": ("finite", lambda v: v is None or all(map(math.isfinite, v))),
+    "data.std": ("above 0", lambda v: v is None or all(0 < x < float("inf") for x in v)),
     "data.threads": ("1 or more", lambda v: v is None or v >= 1),
     "optimizer.learning_rate": ("above 0", lambda v: 0 < v < float("inf")),
     "optimizer.clip_norm": ("above 0", lambda v: v is None or v > 0),
     "optimizer.clip_value": ("above 0", lambda v: v is None or v > 0),
     "optimizer.warmup_epochs": ("0 or more", lambda v: 0 <= v < float("inf")),
     "optimizer.warmup_factor": ("from 0 to 1", lambda v: v is None or 0 <= v <= 1),
+    "optimizer.trainable": ("epochs of 0 or more", lambda v: all(0 <= epoch < float("inf") for epoch in v.values())),
+    "optimizer.factors": ("factors above 0", lambda v: all(0 < factor < float("inf") for factor in v.values())),
     "train.epochs": ("1 or more", lambda v: v >= 1),
     "train.steps": ("1 or more", lambda v: v is None or v >= 1),
     "train.max_minutes": ("above 0", lambda v: v is None or v > 0),
@@ -355,7 +392,7 @@ def _is_of_type(value: Any, hint: Any) -> bool:
         return any(_is_of_type(value, argument) for argument in arguments)
     if origin is dict:
         return isinstance(value, dict) and all(_is_of_type(each, arguments[1]) for each in value.values())
-    if origin is tuple and arguments[-1] is Ellipsis:
+    if origin is tuple and arguments[1:] == (...,):
         return isinstance(value, tuple) and all(_is_of_type(each, arguments[0]) for each in value)
     if origin is tuple:
         return isinstance(value, tuple) and len(value) == len(arguments) and all(map(_is_of_type, value, arguments))

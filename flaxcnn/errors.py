@@ -14,6 +14,11 @@ class UserError(ValueError):
 
     exit_status = 2
 
+    @property
+    def line(self) -> str:
+        """What the command line prints."""
+        return " ".join(str(self).split())
+
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of an error message about an unknown name: close matches, else all there are."""

@@ -43,7 +43,8 @@ def run(command: Callable[[Sequence[str]], int], prog: str, argv: Sequence[str])
     except (UserError, OSError) as error:
         if debug:
             traceback.print_exc()
-        print(f"{prog}: {' '.join(str(error).split())}", file=sys.stderr)
+        line = error.line if isinstance(error, UserError) else " ".join(str(error).split())
+        print(f"{prog}: {line}", file=sys.stderr)
         return error.exit_status if isinstance(error, UserError) else 2
     except KeyboardInterrupt:
         return 130

@@ -31,11 +31,11 @@ def main(argv: Sequence[str]) -> int:
     if Path(known.target).is_file():
         raise ConfigError(f"{known.target} exists; remove it, or name another file")
     set_up_jax("cpu")
-    model = _model(known.model, known.num_classes, known.source)
+    model, channels = _model(known.model, known.num_classes, known.source)
     state_dict, notes = read_weights(known.source, entry=known.entry)
     with jax.enable_x64(True):  # float64 stays what it is
-        variables = from_torch(model, state_dict)
-        save_weights(model, variables, known.target)
+        variables = from_torch(model, state_dict, channels=channels)
+        save_weights(model, variables, known.target, channels=channels)
     arrays = jax.tree.leaves(variables)
     types = sorted({str(array.dtype) for array in arrays})
     print(f"read {known.source}: {', '.join(notes)}")
@@ -43,12 +43,14 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _model(name: str | None, num_classes: int, source: str) -> Classifier:
+def _model(name: str | None, num_classes: int, source: str) -> tuple[Classifier, int]:
+    """The model, and the channels of its images."""
     if name is not None:
         try:
-            return create_model(name, num_classes=num_classes)
+            return create_model(name, num_classes=num_classes), 3
         except ValueError as error:
             raise ConfigError(f"--model: {error}") from error
     if not (Path(source) / "config.json").is_file():
         raise ConfigError("--model NAME is needed where IN is not a run's folder")
-    return TrainedRun.read(source).model
+    run = TrainedRun.read(source)
+    return run.model, run.config.data.channels

@@ -17,6 +17,7 @@ COMMANDS = {
     "sweep": "train with several seeds",
     "evaluate": "evaluate a run's checkpoint on held-out data",
     "predict": "say what is in image files",
+    "prepare_data": "make a folder of images ready for training",
     "convert": "turn one kind of weights file into another",
 }
 TRAINING = ("train",)

@@ -18,12 +18,21 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from flaxcnn import data
-from flaxcnn.build import Experiment, build, build_devices, build_step, evaluation_loss, fingerprint, initial_state
+from flaxcnn.build import (
+    Experiment,
+    build,
+    build_devices,
+    build_step,
+    evaluation_loss,
+    fingerprint,
+    initial_state,
+    with_weights,
+)
 from flaxcnn.cli.command_line import read_config
 from flaxcnn.cli.environment import join_processes, set_up_jax
 from flaxcnn.config import RESUMABLE, Config, ConfigError
 from flaxcnn.inference import evaluate, make_eval_step
-from flaxcnn.train import TrainState
+from flaxcnn.train import TrainState, in_phases
 from flaxcnn.train.checkpoint import CheckpointError, Checkpoints
 from flaxcnn.train.loop import EarlyStopping, Progress, stop_signal, train
 from flaxcnn.train.parallel import DataParallel, SharedStop
@@ -91,7 +100,11 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
     schedule, is_first = experiment.schedule, jax.process_index() == 0
     deadline = time.monotonic() + 60 * (config.train.max_minutes or float("inf"))
     checkpoints = Checkpoints(folder.checkpoints, keep=config.train.keep, best_metric=config.train.best_metric)
-    state = devices.put_state(initial_state(config, experiment))
+    progress, start, origin = Progress(), checkpoints.latest() or 0, []
+    state = initial_state(config, experiment)
+    if not start:
+        state, origin = with_weights(config, experiment.model, state)
+    state = devices.put_state(state)
     batches = data.train_batches(
         experiment.train_source,
         experiment.train_transform,
@@ -100,7 +113,6 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
         num_threads=config.data.threads,
         shard=(jax.process_index(), jax.process_count()),
     )
-    progress, start = Progress(), checkpoints.latest() or 0
     if start:
         state, saved = checkpoints.restore(start, state)
         batches.set_state(saved.pop("data"))
@@ -112,7 +124,7 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(console.close)
         console.say(_headline(config, experiment, devices, folder, state))
-        for line in _skipped(experiment):
+        for line in (*_skipped(experiment), *origin):
             console.say(line)
         if start:
             console.say(f"resuming from step {start} of {schedule.total}")
@@ -171,25 +183,30 @@ def _compile(
     stop: Callable[[], bool],
 ) -> tuple[Callable[..., Any], Callable[[TrainState], dict[str, float] | None]]:
     """The training step and the evaluation, compiled ahead of the first batch."""
-    size = experiment.preprocessing.size
+    view = experiment.preprocessing
     eval_batch_size = devices.round_up(config.data.eval_batch_size)
     labels = experiment.train_source.labels
     kind = np.int32 if labels.ndim == 1 else np.float32
 
     def batch_of(n: int, **more: np.ndarray) -> dict[str, jax.Array]:
         n //= jax.process_count()
-        zeros = {"image": np.zeros((n, size, size, 3), np.float32), "label": np.zeros((n, *labels.shape[1:]), kind)}
+        zeros = {
+            "image": np.zeros((n, view.size, view.size, view.channels), np.float32),
+            "label": np.zeros((n, *labels.shape[1:]), kind),
+        }
         return devices.put_batch({**zeros, **{name: array[:n] for name, array in more.items()}})
 
     console.say("compiling the training and evaluation steps ...")
     began = time.monotonic()
-    step = devices.jit_step(build_step(config, experiment, devices), state)
     teacher = [devices.put_state(experiment.teacher[1])] if experiment.teacher else []
-    try:
-        lowered = step.lower(state, batch_of(config.data.batch_size), *teacher)
-    except ValueError as error:  # a batch or an image that the network cannot be trained with
-        raise ConfigError(f"data.batch_size {config.data.batch_size}, image size {size}: {error}") from error
-    compiled = lowered.compile()
+    batch, steps = batch_of(config.data.batch_size), {}
+    for first, trainable in experiment.phases.items():
+        step = devices.jit_step(build_step(config, experiment, devices, trainable), state)
+        try:
+            steps[first] = step.lower(state, batch, *teacher).compile()
+        except ValueError as error:  # a batch or an image that the network cannot be trained with
+            raise ConfigError(f"data.batch_size {config.data.batch_size}, image size {view.size}: {error}") from error
+    compiled = in_phases(steps, int(state.step))
     eval_step = devices.jit(make_eval_step(experiment.model, loss=evaluation_loss(config)))
     padded = batch_of(eval_batch_size, mask=np.zeros(eval_batch_size, np.float32))
     eval_step = eval_step.lower(state.variables, padded).compile()

@@ -21,6 +21,11 @@ _ATTEMPTS = 20
 def add_run_arguments(parser: Parser) -> None:
     """The flags that choose a run and a checkpoint of it."""
     parser.add_argument("--workdir", metavar="DIR", required=True, help="the run's folder, such as runs/lenet")
+    add_checkpoint_argument(parser)
+
+
+def add_checkpoint_argument(parser: Parser) -> None:
+    """The flag that chooses a checkpoint of a run."""
     parser.add_argument(
         "--checkpoint", default="best", metavar="best|latest|STEP", help="which checkpoint (default: best)"
     )
@@ -87,4 +92,5 @@ class TrainedRun:
                 f"--checkpoint {checkpoint}: {self.folder.path} has no such checkpoint; "
                 f"saved steps: {', '.join(map(str, saved)) or 'none yet'}"
             )
-        return step, checkpoints.restore_variables(step, abstract_variables(self.model), average=average)
+        like = abstract_variables(self.model, self.config.data.channels)
+        return step, checkpoints.restore_variables(step, like, average=average)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -15,12 +16,12 @@ class DataError(UserError):
     """A data set or an image that cannot be used; the message is one line that names the folder or file."""
 
 
-def load_image(path: str | os.PathLike[str]) -> Image.Image:
+def load_image(path: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     """Reads an image file as upright RGB.
 
     Args:
-        path: a file in any format that Pillow knows; its content decides, not its extension. Of an animation,
-            the first frame is read.
+        path: a file in any format that Pillow knows, or one that is open; its content decides, not its extension. Of
+            an animation, the first frame is read.
 
     Returns:
         The decoded image in mode RGB, turned as its EXIF orientation says.
@@ -32,7 +33,8 @@ def load_image(path: str | os.PathLike[str]) -> Image.Image:
         with Image.open(path) as image:
             return to_rgb(ImageOps.exif_transpose(image))
     except Exception as error:  # Pillow's readers meet broken files with a dozen unrelated exception types.
-        raise DataError(f"{os.fspath(path)}: {_reason(path, error)}") from error
+        name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path.name
+        raise DataError(f"{name}: {_reason(path, error)}") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -63,11 +65,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _reason(path: str | os.PathLike[str], error: Exception) -> str:
+def _reason(path: str | os.PathLike[str] | BinaryIO, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, UnidentifiedImageError):
-        return "the file is empty" if Path(path).stat().st_size == 0 else "not an image that Pillow can read"
+        return "the file is empty" if _size(path) == 0 else "not an image that Pillow can read"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(f"cannot read this image: {error or type(error).__name__}".split())
+
+
+def _size(path: str | os.PathLike[str] | BinaryIO) -> int:
+    return Path(path).stat().st_size if isinstance(path, (str, os.PathLike)) else path.seek(0, os.SEEK_END)

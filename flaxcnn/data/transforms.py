@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -159,6 +160,7 @@ class Preprocessing:
         interpolation: the filter of the resize.
         mean: a number a channel, on the scale 0..1.
         std: likewise.
+        channels: 3, or 1 for grey, normalised with the average mean and std.
     """
 
     size: int
@@ -166,6 +168,7 @@ class Preprocessing:
     interpolation: Interpolation = "bilinear"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    channels: Literal[3, 1] = 3
 
     def __post_init__(self) -> None:
         _check_positive("size", self.size)
@@ -175,7 +178,7 @@ class Preprocessing:
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         image = _evaluation_view(to_rgb(image), self.size, self.resize, self.interpolation)
-        return to_float(image, self.mean, self.std)
+        return _normalised(image, self.mean, self.std, self.channels)
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,7 @@ class TrainTransform:
         interpolation: the filter of the resize.
         mean: a number a channel, on the scale 0..1.
         std: likewise.
+        channels: 3, or 1 for grey, as in `Preprocessing`.
     """
 
     size: int
@@ -208,6 +212,7 @@ class TrainTransform:
     interpolation: Interpolation = "bilinear"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    channels: Literal[3, 1] = 3
 
     def __post_init__(self) -> None:
         _check_positive("size", self.size)
@@ -232,7 +237,13 @@ class TrainTransform:
             image = pad_crop(image, self.padding, random_crop_offset(rng, self.padding))
         if self.flip and rng.random() < 0.5:
             image = horizontal_flip(image)
-        return to_float(image, self.mean, self.std)
+        return _normalised(image, self.mean, self.std, self.channels)
+
+
+def _normalised(image: Image.Image, mean: Sequence[float], std: Sequence[float], channels: int) -> np.ndarray:
+    if channels == 3:
+        return to_float(image, mean, std)
+    return to_float(image.convert("L"), (fmean(mean),), (fmean(std),))
 
 
 def _evaluation_view(

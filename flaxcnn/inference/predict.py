@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import glob
+import io
+import itertools
+import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from flaxcnn.data import DataError, load_image
 from flaxcnn.data.sources import IMAGE_SUFFIXES
 from flaxcnn.errors import UserError
+
+STANDARD_INPUT = "-"
+"""Instead of a file's name: an image on standard input."""
 
 
 class Prediction(NamedTuple):
@@ -28,7 +37,7 @@ def find_images(names: Sequence[str]) -> list[str]:
     """The image files that names of files, folders and shell patterns stand for.
 
     Args:
-        names: a folder stands for all images below it, in sorted order.
+        names: a folder stands for all images below it, in sorted order, and `-` for standard input.
 
     Returns:
         Paths; a file that is named is taken whatever it is called.
@@ -38,6 +47,9 @@ def find_images(names: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for name in names:
+        if name == STANDARD_INPUT:
+            found.append(name)
+            continue
         matches = [name] if Path(name).exists() else sorted(glob.glob(name, recursive=True))  # noqa: PTH207, a pattern may be absolute
         files = [file for match in matches for file in _files(Path(match))]
         if not files:
@@ -65,7 +77,7 @@ def predict(
 
     Args:
         logits: images (batch_size, h, w, c) to logits (batch_size, classes).
-        files: paths.
+        files: paths, and `-` for standard input.
         preprocessing: a Pillow image to float32 (h, w, c).
         class_names: in the order of the logits.
         top: how many classes to return.
@@ -77,14 +89,17 @@ def predict(
 
     def load(file: str) -> np.ndarray | DataError:
         try:
-            return preprocessing(load_image(file))
+            return preprocessing(open_image(file))
         except DataError as error:
             return error
 
     with ThreadPoolExecutor() as pool:
-        for start in range(0, len(files), batch_size):
-            batch = files[start : start + batch_size]
-            loaded = list(pool.map(load, batch))
+        batches = [files[start : start + batch_size] for start in range(0, len(files), batch_size)]
+        ahead = deque(pool.map(load, batch) for batch in batches[:1])
+        for batch, following in itertools.zip_longest(batches, batches[1:]):
+            if following is not None:  # loaded while this one is computed
+                ahead.append(pool.map(load, following))
+            loaded = list(ahead.popleft())
             images = [image for image in loaded if isinstance(image, np.ndarray)]
             rows = iter(_probabilities(logits, images, batch_size) if images else ())
             for file, image in zip(batch, loaded, strict=True):
@@ -92,6 +107,28 @@ def predict(
                     yield Prediction(file, error=str(image))
                 else:
                     yield Prediction(file, _most_probable(next(rows), class_names, top))
+
+
+def open_image(file: str) -> Image.Image:
+    """The image in a file, or on standard input, as upright RGB.
+
+    Raises:
+        DataError: when it cannot be read.
+    """
+    if file != STANDARD_INPUT:
+        return load_image(file)
+    return load_image(_standard_input())
+
+
+def _standard_input() -> io.BytesIO:
+    content = io.BytesIO(_read_standard_input())
+    content.name = "standard input"
+    return content
+
+
+@cache
+def _read_standard_input() -> bytes:
+    return sys.stdin.buffer.read()
 
 
 def _probabilities(logits: Callable[[np.ndarray], Any], images: list[np.ndarray], batch_size: int) -> np.ndarray:

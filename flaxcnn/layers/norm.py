@@ -40,8 +40,12 @@ class BatchNorm(nn.Module):
     bias_init: Initializer = zeros
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, *, use_running_average: bool | None = None) -> Array:
         """Normalise x (..., channels) over all axes but the last.
+
+        Args:
+            x: the input.
+            use_running_average: overrides the attribute of that name.
 
         Raises:
             ValueError: in training, when a channel has a single value to take statistics of.
@@ -52,7 +56,7 @@ class BatchNorm(nn.Module):
         scale = self.param("scale", self.scale_init, shape, self.param_dtype)
         bias = self.param("bias", self.bias_init, shape, self.param_dtype)
         dtype = canonicalize_dtype(x, scale, bias, dtype=self.dtype)
-        if self.use_running_average:
+        if self.use_running_average if use_running_average is None else use_running_average:
             batch_mean, batch_var = mean.value, var.value
         else:
             batch_mean, batch_var, count = _statistics(x, self.axis_name)

@@ -16,10 +16,12 @@ from flaxcnn.models import (
     vgg,
 )
 from flaxcnn.models.classifier import Classifier
+from flaxcnn.models.head import WithHead, with_head
 from flaxcnn.models.registry import create_model, list_models, register
 
 __all__ = [
     "Classifier",
+    "WithHead",
     "alexnet",
     "create_model",
     "efficientnet",
@@ -36,4 +38,5 @@ __all__ = [
     "shufflenet_v1",
     "shufflenet_v2",
     "vgg",
+    "with_head",
 ]

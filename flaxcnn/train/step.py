@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -14,7 +15,9 @@ from jax import Array, lax
 from flaxcnn.losses import softmax_cross_entropy
 from flaxcnn.metrics import in_top_k
 from flaxcnn.models import Classifier
+from flaxcnn.optim import matching
 from flaxcnn.train.averaging import Average
+from flaxcnn.train.freezing import frozen_in_evaluation, keep_frozen, without_gradient
 from flaxcnn.train.remat import rematerialized
 from flaxcnn.train.state import TrainState
 
@@ -37,6 +40,7 @@ def make_train_step(
     microbatches: int = 1,
     remat: bool = False,
     axis_name: str | None = None,
+    trainable: str = "",
 ) -> Step:
     """Make a pure step: one batch forward and backward, one update of parameters and statistics.
 
@@ -54,6 +58,9 @@ def make_train_step(
         remat: keep the inputs of blocks only, and compute the rest again for the gradient.
         axis_name: of the `pmap` that the step is in. Gradients are averaged over its devices; statistics are the first
             device's, as DistributedDataParallel's are.
+        trainable: a regular expression; parameters whose paths begin with a match of it train, such as "layer4|fc";
+            by default all do. The others are frozen: nothing moves them, whatever the optimiser; BatchNorm without a
+            parameter that trains is in evaluation, and so is dropout within a module without one.
 
     Returns:
         A function of a state and a batch (`image` (n, h, w, c) floats, `label` int (n,) or floats (n, classes)) to the
@@ -62,7 +69,7 @@ def make_train_step(
         Jit it with the state donated.
     """
     apply = rematerialized(model.apply) if remat else model.apply
-    gradient = _make_gradient(partial(apply, train=True, mutable=["batch_stats"]), loss, aux_weight)
+    gradient = _make_gradient(partial(apply, train=True, mutable=["batch_stats"]), loss, aux_weight, trainable)
     if microbatches > 1:
         gradient = _summed(gradient, microbatches)
     if axis_name is not None:
@@ -79,7 +86,8 @@ def make_train_step(
             batch = {**batch, "teacher": answers}
         grads, batch_stats, metrics = gradient(state.params, state.batch_stats, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        mask = matching(state.params, trainable)
+        params = keep_frozen(mask, optax.apply_updates(state.params, updates), state.params)
         # What is not finite in a gradient is not finite in the parameters it updates.
         is_finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(optax.tree.norm((params, batch_stats)))
         metrics["nonfinite"] = 1 - is_finite.astype(jnp.int32)
@@ -91,14 +99,17 @@ def make_train_step(
     return step
 
 
-def _make_gradient(apply: Callable[..., Any], loss: Callable[..., Array], aux_weight: float) -> Gradient:
+def _make_gradient(
+    apply: Callable[..., Any], loss: Callable[..., Array], aux_weight: float, trainable: str
+) -> Gradient:
     def gradient(params: Any, batch_stats: Any, batch: Batch, key: Array) -> tuple[Any, Any, Metrics]:
+        mask = matching(params, trainable)
         targets = [batch[name] for name in ("label", "teacher") if name in batch]
 
         def objective(params: Any) -> tuple[Array, tuple[Array, Any]]:
-            outputs, updates = apply(
-                {"params": params, "batch_stats": batch_stats}, batch["image"], rngs={"dropout": key}
-            )
+            variables = {"params": without_gradient(params, mask), "batch_stats": batch_stats}
+            with frozen_in_evaluation(mask):
+                outputs, updates = apply(variables, batch["image"], rngs={"dropout": key})
             logits, *aux = outputs if isinstance(outputs, tuple) else (outputs,)
             total = loss(logits, *targets).mean()
             for head in aux:
@@ -149,3 +160,22 @@ def _over_devices(gradient: Gradient, axis_name: str) -> Gradient:
         return lax.pmean(grads, axis_name), batch_stats, lax.psum(metrics, axis_name)
 
     return over_devices
+
+
+def in_phases(steps: Mapping[int, Step], done: int = 0) -> Step:
+    """Steps that take turns, as a network is unfrozen: each from its number on, until the next.
+
+    Args:
+        steps: number of the first step, from 0 -> what makes it.
+        done: steps made already.
+
+    Returns:
+        A function that counts its calls, and calls the one whose turn it is.
+    """
+    numbers = itertools.count(done)
+
+    def step(state: TrainState, batch: Batch, *more: Any) -> tuple[TrainState, Metrics]:
+        number = next(numbers)
+        return steps[max(first for first in steps if first <= number)](state, batch, *more)
+
+    return step

@@ -3,21 +3,34 @@
 from flaxcnn.weights.errors import WeightsError
 from flaxcnn.weights.files import WeightsFile, load_weights, read_weights, save_weights
 from flaxcnn.weights.torch import abstract_variables, from_torch, to_torch
-from flaxcnn.weights.zoo import CHECKPOINTS, Checkpoint, checkpoint, imagenet_classes, load_pretrained, preprocessing
+from flaxcnn.weights.transfer import Start, count_classes, start_from
+from flaxcnn.weights.zoo import (
+    CHECKPOINTS,
+    Checkpoint,
+    checkpoint,
+    imagenet_classes,
+    load_pretrained,
+    preprocessing,
+    published_file,
+)
 
 __all__ = [
     "CHECKPOINTS",
     "Checkpoint",
+    "Start",
     "WeightsError",
     "WeightsFile",
     "abstract_variables",
     "checkpoint",
+    "count_classes",
     "from_torch",
     "imagenet_classes",
     "load_pretrained",
     "load_weights",
     "preprocessing",
+    "published_file",
     "read_weights",
     "save_weights",
+    "start_from",
     "to_torch",
 ]

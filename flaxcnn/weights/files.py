@@ -13,6 +13,7 @@ import numpy as np
 
 from flaxcnn.models import Classifier
 from flaxcnn.weights.errors import WeightsError
+from flaxcnn.weights.keys import ENTRIES, PREFIXES
 from flaxcnn.weights.pickles import Tensor
 from flaxcnn.weights.torch import Head, Variables, from_torch, to_torch, torch_layout
 from flaxcnn.weights.torch_file import ZIP_MAGIC, read_torch_file, write_torch_file
@@ -21,10 +22,6 @@ _PICKLE_MAGIC = b"\x80"
 _MAX_HEADER = 4 * 2**20
 _MAX_NESTING = 3
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin")
-# Where trainers keep the weights in a checkpoint, the trained ones before their average.
-_ENTRIES = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema")
-# What wrappers put before every key: data parallelism, torch.compile, Lightning.
-_PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
 class WeightsFile(NamedTuple):
@@ -149,7 +146,7 @@ def _nested(found: Any, entry: str | None) -> str | None:
             dictionaries = [str(name) for name, value in found.items() if isinstance(value, dict)]
             raise WeightsError(f"it has no entry {entry!r}; its dictionaries: {', '.join(dictionaries[:10]) or 'none'}")
         return entry
-    return next((name for name in _ENTRIES if isinstance(found.get(name), dict)), None)
+    return next((name for name in ENTRIES if isinstance(found.get(name), dict)), None)
 
 
 def _without_wrapping(found: dict[Any, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -157,7 +154,7 @@ def _without_wrapping(found: dict[Any, Any]) -> tuple[dict[str, Any], list[str]]
     tensors = {str(key): value for key, value in found.items()}
     if tensors.pop("n_averaged", None) is not None:  # of torch.optim.swa_utils.AveragedModel
         notes.append("left out n_averaged")
-    while prefix := next((p for p in _PREFIXES if tensors and all(key.startswith(p) for key in tensors)), None):
+    while prefix := next((p for p in PREFIXES if tensors and all(key.startswith(p) for key in tensors)), None):
         tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
         notes.append(f"removed the prefix {prefix!r}")
     return tensors, notes

@@ -7,6 +7,7 @@ but for the last word, and one small table of leaves serves all families.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
@@ -16,8 +17,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from flaxcnn.models import Classifier
-from flaxcnn.weights.errors import WeightsError
-from flaxcnn.weights.keys import to_reference_keys
+from flaxcnn.weights.errors import KeysError, WeightsError
+from flaxcnn.weights.keys import ENTRIES, PREFIXES, to_reference_keys
 
 Variables = dict[str, Any]
 Head = Literal["load", "new"]
@@ -32,6 +33,8 @@ _LEAVES = {
 }
 # What a checkpoint may have and a model without auxiliary heads leaves out.
 _AUXILIARY = ("aux1.", "aux2.")
+# Missing keys for which a close one is looked for, which takes its time among many.
+_COMPARED = 50
 
 
 def from_torch(
@@ -53,8 +56,10 @@ def from_torch(
 
     Raises:
         WeightsError: lists every missing, unexpected and mis-shaped key. Only `num_batches_tracked` is ignored, and
-            auxiliary heads where the model was created without.
+            auxiliary heads where the model was created without. Or says how to get at the state dict, where it is
+            given something that holds one.
     """
+    _check_is_state_dict(state_dict)
     if head not in ("load", "new"):
         raise ValueError(f'head must be "load" or "new", not {head!r}')
     expected = {torch_key(path): (path, leaf) for path, leaf in _flat(abstract_variables(model, channels)).items()}
@@ -68,17 +73,17 @@ def from_torch(
     fresh = _new_head(model, expected, channels) if head == "new" else {}
     arrays = {key: array for key, array in arrays.items() if key not in fresh}
     loaded = {key: place for key, place in expected.items() if key not in fresh}
+    _check_prefix(arrays, loaded)
     _check({key: leaf.shape for key, (_, leaf) in loaded.items()}, arrays)
-    flat = {path: jnp.array(_from_torch_layout(_as_numpy(arrays[key]))) for key, (path, _) in loaded.items()}
+    flat = {path: jnp.array(_from_torch_layout(as_numpy(arrays[key]))) for key, (path, _) in loaded.items()}
     return unflatten_dict({path: flat[path] if key in loaded else fresh[key] for key, (path, _) in expected.items()})
 
 
 def _new_head(model: Classifier, expected: Collection[str], channels: int) -> dict[str, Any]:
     """Initial values of the layers whose shapes depend on the number of classes, by torch key."""
-    one, two = (_shapes(model.clone(num_classes=classes), channels) for classes in (1, 2))
     if model.num_classes == 0:
-        return dict.fromkeys(one.keys() - expected)
-    head = {key for key, shape in one.items() if shape != two[key]}
+        return dict.fromkeys(torch_shapes(model.clone(num_classes=1), channels).keys() - expected)
+    head = head_keys(model, channels)
     images = jnp.zeros((1, model.image_size, model.image_size, channels))
 
     @jax.jit  # which leaves out what these leaves do not depend on: the network
@@ -89,8 +94,18 @@ def _new_head(model: Classifier, expected: Collection[str], channels: int) -> di
     return initialise(jax.random.key(0))
 
 
-def _shapes(model: Classifier, channels: int) -> dict[str, tuple[int, ...]]:
-    return {torch_key(path): leaf.shape for path, leaf in _flat(abstract_variables(model, channels)).items()}
+def head_keys(model: Classifier, channels: int = 3) -> set[str]:
+    """Torch keys of the layers whose shapes depend on the number of classes; none of a model without classes."""
+    if model.num_classes == 0:
+        return set()
+    one, two = (torch_shapes(model.clone(num_classes=classes), channels) for classes in (1, 2))
+    return {key for key, shape in one.items() if shape != two[key]}
+
+
+def torch_shapes(model: Classifier, channels: int = 3) -> dict[str, tuple[int, ...]]:
+    """Torch key -> shape in PyTorch's layout, of all of the model's variables."""
+    leaves = _flat(abstract_variables(model, channels))
+    return {torch_key(path): _torch_shape(leaf.shape) for path, leaf in leaves.items()}
 
 
 def to_torch(model: Classifier, variables: Mapping[str, Any], *, channels: int = 3) -> dict[str, np.ndarray]:
@@ -135,7 +150,8 @@ def _flat(variables: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
     return flatten_dict(dict(variables))
 
 
-def _as_numpy(value: Any) -> np.ndarray:
+def as_numpy(value: Any) -> np.ndarray:
+    """An array of an array-like or a PyTorch tensor."""
     if not hasattr(value, "detach"):
         return np.asarray(value)
     tensor = value.detach().cpu()
@@ -151,19 +167,45 @@ def _to_torch_layout(array: np.ndarray) -> np.ndarray:
     return np.array(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T)
 
 
+def _check_is_state_dict(given: Any) -> None:
+    """Raise for what holds a state dict, or is the way to one."""
+    if isinstance(given, (str, os.PathLike)):
+        raise WeightsError(f"this is a path, not a state dict: load_weights(model, {os.fspath(given)!r}) reads it")
+    if not isinstance(given, Mapping):
+        hint = ": pass its .state_dict()" if hasattr(given, "state_dict") else ", which maps keys to arrays"
+        raise WeightsError(f"this is a {type(given).__name__}, not a state dict{hint}")
+    nested = [key for key, value in given.items() if isinstance(value, Mapping)]
+    if nested:
+        entry = next((name for name in ENTRIES if name in nested), nested[0])
+        others = f" (or one of {', '.join(map(repr, nested))})" if len(nested) > 1 else ""
+        raise WeightsError(f"this holds a state dict, but is none: pass its entry {entry!r}{others}")
+
+
+def _check_prefix(given: Collection[str], expected: Collection[str]) -> None:
+    for prefix in PREFIXES:
+        if given and all(key.startswith(prefix) and key not in expected for key in given):
+            raise WeightsError(
+                f"all keys begin with {prefix!r}, which a wrapper put there: "
+                f"pass {{key.removeprefix({prefix!r}): array for key, array in state_dict.items()}}"
+            )
+
+
 def _check(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, Any]) -> None:
     """`expected` has flax shapes, `given` torch arrays."""
-    problems = []
-    for key in expected.keys() - given.keys():
-        close = difflib.get_close_matches(key, given.keys() - expected.keys(), n=1)
-        problems.append(f"missing {key}" + (f" (is it {close[0]}?)" if close else ""))
-    problems += [f"unexpected {key}" for key in given.keys() - expected.keys()]
-    for key in expected.keys() & given.keys():
-        shape, wanted = tuple(given[key].shape), _torch_shape(expected[key])
-        if shape != wanted:
-            problems.append(f"{key} has shape {shape}, the model's is {wanted}")
-    if problems:
-        raise WeightsError(f"the weights do not fit the model: {'; '.join(sorted(problems))}")
+    missing, unexpected = sorted(expected.keys() - given.keys()), sorted(given.keys() - expected.keys())
+    close = {key: difflib.get_close_matches(key, unexpected, n=1) for key in missing[:_COMPARED]}
+    shapes = {key: (np.shape(given[key]), _torch_shape(expected[key])) for key in expected.keys() & given.keys()}
+    problems = {
+        "missing": [f"missing {key}" + (f" (is it {close[key][0]}?)" if close.get(key) else "") for key in missing],
+        "unexpected": [f"unexpected {key}" for key in unexpected],
+        "mis-shaped": [
+            f"{key} has shape {tuple(found)}, the model's is {wanted}"
+            for key, (found, wanted) in sorted(shapes.items())
+            if tuple(found) != wanted
+        ],
+    }
+    if any(problems.values()):
+        raise KeysError(problems)
 
 
 def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

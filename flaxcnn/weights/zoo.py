@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 from flaxcnn.models import Classifier, create_model
 from flaxcnn.weights.download import cache_folder, checksum, download
 from flaxcnn.weights.errors import WeightsError
-from flaxcnn.weights.files import load_weights
-from flaxcnn.weights.torch import Variables
+from flaxcnn.weights.files import read_weights
+from flaxcnn.weights.keys import to_reference_keys
+from flaxcnn.weights.torch import Variables, from_torch, torch_shapes
+from flaxcnn.weights.transfer import with_channels
 
 if TYPE_CHECKING:
     from flaxcnn.data import Preprocessing
@@ -190,7 +192,7 @@ def preprocessing(name: str, *, version: str | None = None) -> Preprocessing:
 
 
 def load_pretrained(
-    name: str, num_classes: int | None = None, *, version: str | None = None, **options: Any
+    name: str, num_classes: int | None = None, *, version: str | None = None, channels: int = 3, **options: Any
 ) -> tuple[Classifier, Variables, Preprocessing]:
     """A model with its published weights, which are downloaded to a cache once.
 
@@ -201,6 +203,8 @@ def load_pretrained(
         num_classes: None for ImageNet's 1000 (`imagenet_classes()`); another number initialises the last layer
             afresh, 0 leaves it out.
         version: of the weights, "v1" or "v2"; by default the newest.
+        channels: of the images. For 1, the first kernel is summed over red, green and blue; for others it is repeated
+            in turn, and scaled by 3 / channels.
         options: of `create_model`.
 
     Returns:
@@ -212,7 +216,10 @@ def load_pretrained(
     """
     row = checkpoint(name, version)
     model = create_model(name, num_classes=1000 if num_classes is None else num_classes, **{**row.options, **options})
-    variables = load_weights(model, _file(row), head="load" if model.num_classes == 1000 else "new")
+    state_dict = to_reference_keys(model, read_weights(published_file(row)).state_dict, torch_shapes(model))
+    state_dict, _ = with_channels(model, state_dict, channels)
+    head = "load" if model.num_classes == 1000 else "new"
+    variables = from_torch(model, state_dict, head=head, channels=channels)
     return model, variables, preprocessing(name, version=row.version)
 
 
@@ -222,8 +229,12 @@ def imagenet_classes() -> tuple[str, ...]:
     return tuple((Path(__file__).parent / "imagenet_classes.txt").read_text(encoding="utf-8").splitlines())
 
 
-def _file(row: Checkpoint) -> Path:
-    """A checkpoint's file: in the cache, in an installed package, or downloaded now."""
+def published_file(row: Checkpoint) -> Path:
+    """A checkpoint's file: in the cache, in an installed package, or downloaded now.
+
+    Raises:
+        WeightsError: when it cannot be downloaded, or is not the published one.
+    """
     name = row.url.rpartition("/")[2]
     path = cache_folder() / name
     if not path.exists() and (packaged := _packaged(row)) is not None and packaged.is_file():

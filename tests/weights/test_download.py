@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -164,6 +166,19 @@ def test_two_at_once_download_once(server: Server, tmp_path: Path) -> None:
     assert not failures
     assert path.read_bytes() == CONTENT
     assert server.requests == [None]
+
+
+def test_two_processes_at_once_download_once(server: Server, tmp_path: Path) -> None:
+    server.delay = 0.3  # 3 s, so that the second one starts meanwhile
+    path = tmp_path / "weights.pth"
+    code = f"from flaxcnn.weights.download import download; from pathlib import Path; p = Path({str(path)!r});"
+    code += f"download({server.url!r}, p, {SHA256!r}); assert p.stat().st_size == {len(CONTENT)}"
+    processes = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(2)]
+    for process in processes:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    assert server.requests == [None]
+    assert names(tmp_path) == ["weights.pth"]
 
 
 @pytest.mark.parametrize(("status", "attempts"), [(404, 1), (403, 1), (503, 4)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -142,6 +143,18 @@ def test_logits_are_timms(name: str) -> None:
     np.testing.assert_array_equal(np.argsort(-found)[:, :5], np.argsort(-expected)[:, :5])
     model = create_model(name)
     jax.tree.map(np.testing.assert_array_equal, load_pretrained(name)[1], from_torch(model, reference.state_dict()))
+
+
+def test_the_command_says_what_is_in_photographs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from flaxcnn.cli.main import script
+
+    for name, photograph in photographs().items():
+        photograph.save(tmp_path / f"{name}.png")
+    assert script("predict", ["--model", "efficientnet_lite0", "--json", "--device", "cpu", str(tmp_path)]) == 0
+    for line in map(json.loads, capfd.readouterr().out.splitlines()):
+        for (label, probability), found in zip(ANSWERS[Path(line["file"]).stem], line["predictions"], strict=False):
+            assert found["label"] == label
+            assert found["probability"] == pytest.approx(probability, abs=6e-4)
 
 
 def test_loads_where_pytorch_is_not_installed() -> None:

@@ -1,0 +1,25 @@
+"""The last layers of EfficientNet-Lite0, for a folder of photographs such as flower_photos (five classes).
+
+python scripts/prepare_data.py split flower_photos data/flowers
+python scripts/train.py --config configs/flowers/last_layers.py [--data.path FOLDER]
+
+FOLDER holds `train/` and `val/` with a folder a class each. The last two stages, the convolution after them and the
+new head learn, but for BatchNorm; the first stages, whose features all pictures share, stay as ImageNet's published
+weights have them. Not run by this project on flower_photos, which it has not to hand.
+"""
+
+from flaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+
+
+def get_config() -> Config:
+    return Config(
+        model=ModelConfig("efficientnet_lite0", weights="published"),
+        data=DataConfig("image_folder", path="data/flowers", batch_size=32, augment="random_resized_crop", flip=True),
+        optimizer=OptimizerConfig(
+            "adam",
+            learning_rate=1e-3,
+            trainable={r"(?!.*bn)(blocks\.[56]|conv_head|classifier)": 0},
+            factors={"(?!classifier)": 0.1},
+        ),
+        train=TrainConfig(epochs=10),
+    )

@@ -1,0 +1,106 @@
+"""Trained weights as the start of another training: other classes, another head, other channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from flaxcnn.models import Classifier, WithHead
+from flaxcnn.weights.keys import to_reference_keys
+from flaxcnn.weights.torch import Variables, as_numpy, from_torch, head_keys, torch_key, torch_shapes
+
+
+class Start(NamedTuple):
+    """Variables to begin a training with."""
+
+    variables: Variables
+    notes: tuple[str, ...]
+    """What of them is not simply the trained weights."""
+
+
+def start_from(
+    model: Classifier, initial: Mapping[str, Any], state_dict: Mapping[str, Any], *, channels: int = 3
+) -> Start:
+    """Take trained weights for all of a model but a head for other classes.
+
+    A last layer for another number of classes begins at zero, where the loss is that of a guess: at most families' own
+    initial values, its first gradients would undo much of what the rest has learned.
+
+    Args:
+        model: from `create_model` or `with_head`.
+        initial: its variables, freshly initialised: the head of `with_head` keeps them where the weights are for its
+            backbone.
+        state_dict: torch key -> array, as `from_torch` takes it.
+        channels: of the model's images. Weights for others have their first kernel summed or repeated.
+
+    Returns:
+        The variables, and notes on what was not taken as it was.
+
+    Reference: for the zeros, Kolesnikov et al., Big Transfer (BiT), arXiv 1912.11370.
+
+    Raises:
+        WeightsError: lists the keys that do not fit, the head's left aside.
+    """
+    is_whole = any(key.startswith("backbone.") for key in state_dict)
+    own = model.backbone if isinstance(model, WithHead) and not is_whole else model
+    expected = torch_shapes(own, channels)
+    arrays, notes = with_channels(own, to_reference_keys(own, state_dict, expected), channels)
+    head = head_keys(own, channels)
+    keeps_head = bool(head) and all(key in arrays and tuple(arrays[key].shape) == expected.get(key) for key in head)
+    loaded = from_torch(own, arrays, head="load" if keeps_head else "new", channels=channels)
+    if own is not model:
+        loaded = {name: {"backbone": tree} for name, tree in loaded.items()}
+    new, taken = flatten_dict(dict(initial)), flatten_dict(loaded)
+    zero = {path: np.zeros_like(new[path]) for path in new if not keeps_head and torch_key(path) in head}
+    fresh = {path: leaf for path, leaf in new.items() if path not in taken} | zero
+    if fresh:
+        modules = dict.fromkeys(".".join(path[1:-1]) for path in sorted(fresh))
+        notes = (*notes, f"newly initialised for {model.num_classes} classes: {', '.join(modules)}")
+    return Start(unflatten_dict({**taken, **fresh}), notes)
+
+
+def with_channels(
+    model: Classifier, state_dict: Mapping[str, Any], channels: int
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Fit the first kernel to images of other channels.
+
+    It is summed over its channels for one, so that it answers to a grey image as before; else its channels are repeated
+    in turn, and scaled by their numbers' ratio, so that its answers keep their size.
+
+    Args:
+        model: whose weights they are.
+        state_dict: with the reference's keys.
+        channels: of the images the weights are to be for.
+
+    Returns:
+        The state dict, and a note on each kernel that was changed.
+    """
+    expected, other = torch_shapes(model, channels), torch_shapes(model, 1 if channels == 3 else 3)
+    fitted, notes = dict(state_dict), []
+    for key in (key for key, shape in expected.items() if shape != other[key] and key in fitted):
+        kernel = as_numpy(fitted[key])  # (out, in, h, w)
+        given = kernel.shape[1]
+        if kernel.ndim != 4 or given == channels:
+            continue
+        if channels == 1:
+            fitted[key] = kernel.sum(axis=1, keepdims=True)
+            notes.append(f"first kernel ({key}) summed over its {given} channels")
+        else:
+            fitted[key] = (kernel[:, np.arange(channels) % given] * (given / channels)).astype(kernel.dtype)
+            notes.append(f"first kernel ({key}) repeated from {given} to {channels} channels")
+    return fitted, tuple(notes)
+
+
+def count_classes(model: Classifier, state_dict: Mapping[str, Any]) -> int:
+    """How many classes weights are for; as many as the model has where they do not tell.
+
+    Args:
+        model: whose weights they are but for its number of classes.
+        state_dict: torch key -> array, as `from_torch` takes it.
+    """
+    arrays = to_reference_keys(model, state_dict, torch_shapes(model))
+    numbers = {np.shape(arrays[key])[0] for key in head_keys(model) if key in arrays and np.ndim(arrays[key])}
+    return numbers.pop() if len(numbers) == 1 else model.num_classes
