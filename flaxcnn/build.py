@@ -150,14 +150,35 @@ def build_preprocessing(config: Config, model: Classifier) -> data.Preprocessing
     )
 
 
+def build_views(config: Config, model: Classifier) -> Callable[[Any], Any]:
+    """What `evaluate` sees of an image: one view, or several stacked."""
+    preprocessing = build_preprocessing(config, model)
+    if config.data.views == "one":
+        return preprocessing
+    try:
+        return data.TestTimeViews(preprocessing, config.data.views)
+    except ValueError as error:
+        raise ConfigError(f"data.{error}: add --data.resize {round(model.image_size * 8 / 7)}") from error
+
+
 def build_train_transform(config: Config, model: Classifier) -> data.TrainTransform:
     """The view of an image in training."""
     settings = config.data
+    policy = None
+    if settings.policy != "none":
+        # As in torchvision's references, one filter serves the crop and the policy.
+        options = {"interpolation": settings.interpolation, **settings.policy_options}
+        policy = _call("data.policy_options", data.POLICIES[settings.policy], options)
     return data.TrainTransform(
         size=model.image_size,
         kind=settings.augment,
         resize=settings.resize,
         flip=settings.flip,
+        flip_vertically=settings.flip_vertically,
+        jitter=_call("data.jitter", data.ColorJitter, settings.jitter) if settings.jitter else None,
+        greyscale=settings.greyscale,
+        augmentation=policy,
+        erase=settings.erase,
         padding=settings.padding,
         interpolation=settings.interpolation,
         mean=settings.mean,

@@ -104,8 +104,22 @@ class DataConfig:
     """Pixels on every side, for `pad_crop`."""
     flip: bool = False
     """Whether training images are mirrored at random."""
+    flip_vertically: bool = False
+    """Whether they are mirrored top to bottom at random."""
+    jitter: Options = field(default_factory=dict)
+    """Random changes of colour, as `brightness 0.4 contrast 0.4 saturation 0.4 hue 0.1`; the flag replaces them all."""
+    greyscale: float = 0.0
+    """The probability that a training image loses its colours."""
+    policy: Literal["none", "rand_augment", "trivial_augment", "auto_augment", "augmix"] = "none"
+    """Of automatic augmentation."""
+    policy_options: Options = field(default_factory=dict)
+    """The policy's, as `num_ops 2 magnitude 9`; `auto_augment` takes `policy cifar10`."""
+    erase: float = 0.0
+    """The probability that a part of a training image is erased."""
     resize: int | None = None
     """Evaluation scales the short side to this before the centre crop; None scales to the image size, uncropped."""
+    views: Literal["one", "flip", "ten_crop"] = "one"
+    """Of each image in `evaluate`, their answers averaged; the evaluations during training look once."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """Of every resize."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
@@ -186,6 +200,8 @@ _RANGES = {
     "data.batch_size": ("1 or more", lambda v: v >= 1),
     "data.eval_batch_size": ("1 or more", lambda v: v >= 1),
     "data.padding": ("0 or more", lambda v: v >= 0),
+    "data.greyscale": ("a probability", lambda v: 0 <= v <= 1),
+    "data.erase": ("a probability", lambda v: 0 <= v <= 1),
     "data.resize": ("1 or more", lambda v: v is None or v >= 1),
     "data.mean": ("finite", lambda v: all(map(math.isfinite, v))),
     "data.std": ("above 0", lambda v: all(0 < x < float("inf") for x in v)),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from flaxcnn import data
-from flaxcnn.build import build_devices, build_model, build_preprocessing, build_source, fingerprint
+from flaxcnn.build import build_devices, build_model, build_source, build_views, fingerprint
 from flaxcnn.cli.command_line import Parser, override
 from flaxcnn.cli.environment import set_up_jax
 from flaxcnn.cli.trained import TrainedRun, add_run_arguments
@@ -17,6 +17,7 @@ from flaxcnn.inference import evaluate, make_eval_step
 
 _USED = (
     *("name", "path", "val_fraction", "on_error", "image_size", "eval_batch_size", "resize", "interpolation"),
+    "views",
     *("mean", "std", "threads"),
 )
 DESCRIPTION = """Evaluate a run's checkpoint on held-out data: every example once, whatever the batch size.
@@ -41,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     step, variables = run.load(known.checkpoint)
     batches = data.eval_batches(
         source,
-        build_preprocessing(config, run.model),
+        build_views(config, run.model),
         batch_size=devices.round_up(config.data.eval_batch_size),
         num_threads=config.data.threads,
     )

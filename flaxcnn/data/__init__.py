@@ -9,18 +9,27 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from flaxcnn.data.augment import POLICIES, AugMix, AutoAugment, ColorJitter, RandAugment, TrivialAugmentWide
     from flaxcnn.data.images import DataError, load_image, to_rgb
     from flaxcnn.data.loader import eval_batches, steps_per_epoch, train_batches
     from flaxcnn.data.sources import Source, digits, image_folder
-    from flaxcnn.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, TrainTransform
+    from flaxcnn.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, TestTimeViews, TrainTransform, View
 
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "POLICIES",
+    "AugMix",
+    "AutoAugment",
+    "ColorJitter",
     "DataError",
     "Preprocessing",
+    "RandAugment",
     "Source",
+    "TestTimeViews",
     "TrainTransform",
+    "TrivialAugmentWide",
+    "View",
     "digits",
     "eval_batches",
     "image_folder",
@@ -31,10 +40,11 @@ __all__ = [
 ]
 
 _HOME = {
+    "augment": ("POLICIES", "AugMix", "AutoAugment", "ColorJitter", "RandAugment", "TrivialAugmentWide"),
     "images": ("DataError", "load_image", "to_rgb"),
     "loader": ("eval_batches", "steps_per_epoch", "train_batches"),
     "sources": ("Source", "digits", "image_folder"),
-    "transforms": ("IMAGENET_MEAN", "IMAGENET_STD", "Preprocessing", "TrainTransform"),
+    "transforms": ("IMAGENET_MEAN", "IMAGENET_STD", "Preprocessing", "TestTimeViews", "TrainTransform", "View"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

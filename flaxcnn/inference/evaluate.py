@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax import Array
 
+from flaxcnn.inference.views import logits_of
 from flaxcnn.losses import softmax_cross_entropy
 from flaxcnn.metrics import in_top_k, means
 from flaxcnn.models import Classifier
@@ -22,12 +23,13 @@ def make_eval_step(model: Classifier) -> EvalStep:
         model: from `create_model`.
 
     Returns:
-        A function of variables and a padded batch (`image` (n, h, w, c), `label` int (n,), `mask` float
-        (n,), 0 for padding) to the sums of `loss`, `top1` and `top5` over the real examples, and their `count`.
+        A function of variables and a padded batch (`image` (n, h, w, c), or (n, views, h, w, c) to have the
+        answers for several views averaged, `label` int (n,), `mask` float (n,), 0 for padding) to the sums of
+        `loss`, `top1` and `top5` over the real examples, and their `count`.
     """
 
     def step(variables: Any, batch: Mapping[str, Array]) -> dict[str, Array]:
-        logits: Any = model.apply(variables, batch["image"], train=False)
+        logits = logits_of(model, variables, batch["image"])
         labels, mask = batch["label"], batch["mask"]
         return {
             "loss": (softmax_cross_entropy(logits, labels) * mask).sum(),

@@ -99,6 +99,18 @@ def test_evaluation_is_exact_for_any_batch_size(command: Command, run_folder: Pa
     assert numbers["loss"] == pytest.approx(trained["loss"], rel=1e-5)
 
 
+def test_evaluation_of_several_views(command: Command, run_folder: Path) -> None:
+    one, both, ten = (
+        command("evaluate", "--workdir", run_folder, "--json", "--data.resize", 36, "--data.views", views)
+        for views in ("one", "flip", "ten_crop")
+    )
+    assert one.status == both.status == ten.status == 0
+    assert len({json.loads(result.out)["loss"] for result in (one, both, ten)}) == 3
+    refused = command("evaluate", "--workdir", run_folder, "--data.views", "ten_crop")
+    assert refused.status == 2
+    assert "data.views: ten crops need a resize above the image size 32, not None: add --data.resize 37" in refused.err
+
+
 def test_evaluation_of_a_chosen_checkpoint(command: Command, run_folder: Path) -> None:
     before = files_below(run_folder)
     result = command("evaluate", "--workdir", run_folder, "--checkpoint", 22)
