@@ -16,7 +16,7 @@ import optax
 
 from flaxcnn import data, optim
 from flaxcnn.config import Config, ConfigError
-from flaxcnn.data.sources import Split
+from flaxcnn.data.splits import Split
 from flaxcnn.errors import did_you_mean
 from flaxcnn.losses import softmax_cross_entropy
 from flaxcnn.models import Classifier, create_model
@@ -60,6 +60,7 @@ def build(config: Config) -> Experiment:
         DataError: when the data is not there or not whole.
     """
     train_source, val_source = build_source(config, "train"), build_source(config, "val")
+    _check_sources(train_source, val_source)
     model = build_model(config, len(train_source.class_names))
     try:
         steps_per_epoch = data.steps_per_epoch(len(train_source), config.data.batch_size)
@@ -122,12 +123,47 @@ _NOT_OPTIONS = {
 def build_source(config: Config, split: Split) -> data.Source:
     """One split of the config's data; the seed of a split is fixed, so that it is the same for every run."""
     settings = config.data
-    if settings.name == "digits":
-        return data.digits(split, val_fraction=settings.val_fraction)
-    assert settings.path is not None  # `validate` saw to it
-    if not Path(settings.path).is_dir():
-        raise ConfigError(f"data.path: there is no folder {settings.path}; add --data.path FOLDER")
-    return data.image_folder(settings.path, split, val_fraction=settings.val_fraction, on_error=settings.on_error)
+    source = data.choose(
+        build_splits(config),
+        split,
+        spec=settings.train_split if split == "train" else settings.val_split,
+        val_fraction=settings.val_fraction,
+        fold=(settings.fold, settings.folds) if settings.folds else None,
+    )
+    if settings.on_error == "skip" and isinstance(source, data.FolderSource):
+        return data.without_unreadable(source, split)
+    return source
+
+
+def build_splits(config: Config) -> data.Splits[Any]:
+    """The splits of the config's data set."""
+    name, path = config.data.name, config.data.path
+    if name == "image_folder" and not Path(str(path)).is_dir():
+        raise ConfigError(f"data.path: there is no folder {path}; add --data.path FOLDER")
+    if name == "tfds":
+        return data.tfds_splits(str(config.data.builder), data_dir=path, download=config.data.download)
+    splits_of = {
+        "digits": data.digits_splits,
+        "image_folder": data.folder_splits,
+        "manifest": data.manifest_splits,
+        "mnist": data.mnist_splits,
+        "fashion_mnist": data.fashion_mnist_splits,
+        "cifar10": data.cifar10_splits,
+        "cifar100": data.cifar100_splits,
+        "synthetic": lambda: {"all": data.synthetic},
+    }[name]
+    return splits_of() if path is None else splits_of(path)
+
+
+def _check_sources(train: data.Source, val: data.Source) -> None:
+    if train.labels.ndim > 1:
+        raise ConfigError("data: these examples have several labels each; training takes one: a column `label`")
+    shared = {train.name(i) for i in range(len(train))} & {val.name(i) for i in range(len(val))}
+    if shared:
+        raise ConfigError(
+            f"data.train_split and data.val_split share {len(shared)} examples, such as {min(shared)}: "
+            f"write train[:90%] and train[90%:]"
+        )
 
 
 def fingerprint(source: data.Source) -> str:

@@ -84,12 +84,29 @@ class ModelConfig:
 class DataConfig:
     """Which images, and what is done to them."""
 
-    name: Literal["digits", "image_folder"] = "digits"
-    """`digits`: 1,797 handwritten digits that come with scikit-learn. `image_folder`: a folder a class."""
+    name: Literal[
+        "digits", "image_folder", "manifest", "mnist", "fashion_mnist", "cifar10", "cifar100", "tfds", "synthetic"
+    ] = "digits"
+    """`digits`: 1,797 handwritten digits that come with scikit-learn. `image_folder`: a folder a class. `manifest`: a
+    CSV or JSON-lines file of paths and labels. `mnist`, `fashion_mnist`, `cifar10`, `cifar100`: the published files.
+    `tfds`: what tensorflow-datasets prepared. `synthetic`: made up, to measure with."""
     path: str | None = None
-    """Of the image folder: `train/` and `val/` with a folder a class each, or one folder a class to be split."""
+    """Where the data is. Of an image folder: `train/` and `val/` with a folder a class each, or one folder a class to
+    be split. Of `tfds`: ~/tensorflow_datasets if None."""
+    builder: str | None = None
+    """Of `tfds`, such as `cifar10` or `imagenette/160px`."""
+    download: bool = False
+    """Whether `tfds` may download what is missing; nothing else ever touches the network."""
     val_fraction: float = 0.2
     """Held out where the data has no split of its own."""
+    train_split: str | None = None
+    """A named split or a slice of one, such as `train[:90%]`, with `val_split`; the data's own if None."""
+    val_split: str | None = None
+    """Such as `train[90%:]` or `test`."""
+    folds: int = 0
+    """Equal parts that the training split is divided into, of which `fold` is held out; 0 for none."""
+    fold: int = 0
+    """From 0."""
     on_error: Literal["fail", "skip"] = "fail"
     """What an unreadable image does: end the run, or be left out and counted."""
     image_size: int | None = None
@@ -187,7 +204,16 @@ class Config:
 
 
 RESUMABLE = (
-    *("workdir", "device", "data.path", "data.threads", "data.eval_batch_size", "train.keep", "train.save_every"),
+    *(
+        "workdir",
+        "device",
+        "data.path",
+        "data.download",
+        "data.threads",
+        "data.eval_batch_size",
+        "train.keep",
+        "train.save_every",
+    ),
 )
 """Fields that may differ when a run goes on: another device changes its numbers by rounding, the others by nothing.
 
@@ -196,6 +222,7 @@ That the folder of `data.path` holds the same examples is checked by itself.
 
 _RANGES = {
     "data.val_fraction": ("above 0 and below 1", lambda v: 0 < v < 1),
+    "data.folds": ("0 for none, or 2 or more", lambda v: v == 0 or v >= 2),
     "data.image_size": ("1 or more", lambda v: v is None or v >= 1),
     "data.batch_size": ("1 or more", lambda v: v >= 1),
     "data.eval_batch_size": ("1 or more", lambda v: v >= 1),
@@ -235,11 +262,35 @@ def validate(config: Config) -> Config:
         raise ConfigError(f"data.resize must be data.image_size ({size}) or more, not {resize}")
     if config.workdir == "":
         raise ConfigError("workdir must name a folder: --workdir DIR")
-    if config.data.name == "image_folder" and config.data.path is None:
-        raise ConfigError("data.path must name the image folder: --data.path FOLDER")
-    if config.data.name == "digits" and config.data.path is not None:
-        raise ConfigError("data.path is for --data.name image_folder; the digits are embedded")
+    _validate_data(config.data)
     return config
+
+
+_NEED_PATH = {
+    "image_folder": "the image folder: --data.path FOLDER",
+    "manifest": "the manifest: --data.path FILE.csv",
+    "mnist": "the folder with MNIST's files: --data.path FOLDER",
+    "cifar10": "the archive or its folder: --data.path FOLDER",
+    "cifar100": "the archive or its folder: --data.path FOLDER",
+}
+_EMBEDDED = {"digits": "the digits are embedded", "synthetic": "the images are made up"}
+
+
+def _validate_data(data: DataConfig) -> None:
+    if data.name in _NEED_PATH and data.path is None:
+        raise ConfigError(f"data.path must name {_NEED_PATH[data.name]}")
+    if data.name in _EMBEDDED and data.path is not None:
+        raise ConfigError(f"data.path is not for --data.name {data.name}: {_EMBEDDED[data.name]}")
+    if (data.name == "tfds") != (data.builder is not None):
+        raise ConfigError("data.builder and --data.name tfds go together: --data.name tfds --data.builder NAME")
+    if data.on_error == "skip" and data.name not in ("image_folder", "manifest"):
+        raise ConfigError(f"data.on_error skip is for files, not for --data.name {data.name}")
+    if (data.train_split is None) != (data.val_split is None):
+        raise ConfigError("data.train_split and data.val_split go together: give both")
+    if data.folds and data.train_split is not None:
+        raise ConfigError("data.folds and data.train_split exclude each other: give one")
+    if not 0 <= data.fold < max(data.folds, 1):
+        raise ConfigError(f"data.fold must be below data.folds ({data.folds}), not {data.fold}")
 
 
 def check_types(section: Any, prefix: str = "") -> None:

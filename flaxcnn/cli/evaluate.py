@@ -16,7 +16,8 @@ from flaxcnn.config import Config, ConfigError
 from flaxcnn.inference import evaluate, make_eval_step
 
 _USED = (
-    *("name", "path", "val_fraction", "on_error", "image_size", "eval_batch_size", "resize", "interpolation"),
+    *("name", "path", "builder", "download", "train_split", "val_split", "folds", "fold"),
+    *("val_fraction", "on_error", "image_size", "eval_batch_size", "resize", "interpolation"),
     "views",
     *("mean", "std", "threads"),
 )

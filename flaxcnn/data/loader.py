@@ -19,7 +19,7 @@ import grain
 import numpy as np
 from PIL import Image
 
-from flaxcnn.data.sources import Source
+from flaxcnn.data.source import Source
 
 Batch = dict[str, np.ndarray]
 RandomTransform = Callable[[Image.Image, np.random.Generator], np.ndarray]
@@ -69,7 +69,8 @@ def train_batches(
         shard: (index, count): which part of each batch to make.
 
     Returns:
-        An iterator over {"image": float32 (n, h, w, c), "label": int32 (n,)} with n = batch_size / count.
+        An iterator over {"image": float32 (n, h, w, c), "label": int32 (n,)} with n = batch_size / count;
+        where an example may have several labels, "label" is float32 (n, classes) of zeros and ones.
         `get_state()` gives its position as a JSON-serialisable dict; after `set_state()` with it the next
         batch is the very one that came next then. `start_prefetch()` starts the threads ahead of the first
         batch, and `close()` ends them.
@@ -94,7 +95,7 @@ def train_batches(
         examples = [source[i] for i in chosen]
         rngs = [np.random.default_rng([seed, epoch, i]) for i in chosen]
         images = [transform(example["image"], rng) for example, rng in zip(examples, rngs, strict=True)]
-        return {"image": np.stack(images), "label": np.array([e["label"] for e in examples], np.int32)}
+        return {"image": np.stack(images), "label": _labels(source, chosen)}
 
     return _prefetched(batch, sys.maxsize, num_threads)
 
@@ -134,14 +135,21 @@ def eval_batches(
         images = [transform(example["image"]) for example in examples]
         # A batch of padding only takes its shape from the first example.
         shape = images[0].shape if images else transform(source[0]["image"]).shape
+        labels = _labels(source, list(chosen))
         padding = rows.stop - rows.start - len(images)
         return {
             "image": np.stack([*images, *[np.zeros(shape, np.float32)] * padding]),
-            "label": np.array([e["label"] for e in examples] + [0] * padding, np.int32),
+            "label": np.concatenate([labels, np.zeros((padding, *labels.shape[1:]), labels.dtype)]),
             "mask": np.array([1] * len(images) + [0] * padding, np.float32),
         }
 
     return _until_exhausted(_prefetched(batch, math.ceil(len(source) / batch_size), num_threads))
+
+
+def _labels(source: Source, chosen: list[int]) -> np.ndarray:
+    """int32 (n,), or float32 (n, classes) where an example may have several."""
+    labels = source.labels[chosen]
+    return labels.astype(np.int32 if labels.ndim == 1 else np.float32)
 
 
 def _shard_rows(batch_size: int, shard: tuple[int, int]) -> slice:

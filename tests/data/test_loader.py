@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from flaxcnn.data import DataError, Preprocessing, digits, eval_batches, steps_per_epoch, train_batches
-from flaxcnn.data.sources import Example
+from flaxcnn.data.source import Example
 
 N = 23
 
