@@ -131,7 +131,9 @@ def build_source(config: Config, split: Split) -> data.Source:
         fold=(settings.fold, settings.folds) if settings.folds else None,
     )
     if settings.on_error == "skip" and isinstance(source, data.FolderSource):
-        return data.without_unreadable(source, split)
+        source = data.without_unreadable(source, split)
+    if settings.cache is not None:
+        return data.CachedSource(source, None if settings.cache == "memory" else settings.cache)
     return source
 
 

@@ -143,6 +143,12 @@ class DataConfig:
     """Of red, green, blue in [0, 1], subtracted."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     """Of red, green, blue in [0, 1], divided by."""
+    repeats: int = 1
+    """Views of a training image in a row, in an epoch of the same length."""
+    balanced: bool = False
+    """Whether an epoch shows every class equally often."""
+    cache: str | None = None
+    """Of decoded images: `memory`, or a folder; None decodes them in every epoch."""
     threads: int | None = None
     """That load images; one a core if None."""
 
@@ -204,16 +210,8 @@ class Config:
 
 
 RESUMABLE = (
-    *(
-        "workdir",
-        "device",
-        "data.path",
-        "data.download",
-        "data.threads",
-        "data.eval_batch_size",
-        "train.keep",
-        "train.save_every",
-    ),
+    *("workdir", "device", "train.keep", "train.save_every"),
+    *("data.path", "data.download", "data.cache", "data.threads", "data.eval_batch_size"),
 )
 """Fields that may differ when a run goes on: another device changes its numbers by rounding, the others by nothing.
 
@@ -232,6 +230,8 @@ _RANGES = {
     "data.resize": ("1 or more", lambda v: v is None or v >= 1),
     "data.mean": ("finite", lambda v: all(map(math.isfinite, v))),
     "data.std": ("above 0", lambda v: all(0 < x < float("inf") for x in v)),
+    "data.repeats": ("1 or more", lambda v: v >= 1),
+    "data.cache": ("`memory` or a folder", lambda v: v != ""),
     "data.threads": ("1 or more", lambda v: v is None or v >= 1),
     "optimizer.learning_rate": ("above 0", lambda v: 0 < v < float("inf")),
     "optimizer.warmup_epochs": ("0 or more", lambda v: 0 <= v < float("inf")),
@@ -285,6 +285,8 @@ def _validate_data(data: DataConfig) -> None:
         raise ConfigError("data.builder and --data.name tfds go together: --data.name tfds --data.builder NAME")
     if data.on_error == "skip" and data.name not in ("image_folder", "manifest"):
         raise ConfigError(f"data.on_error skip is for files, not for --data.name {data.name}")
+    if data.cache is not None and data.name not in ("image_folder", "manifest", "tfds"):
+        raise ConfigError(f"data.cache is for images that are decoded, not for --data.name {data.name}")
     if (data.train_split is None) != (data.val_split is None):
         raise ConfigError("data.train_split and data.val_split go together: give both")
     if data.folds and data.train_split is not None:

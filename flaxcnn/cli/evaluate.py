@@ -16,7 +16,7 @@ from flaxcnn.config import Config, ConfigError
 from flaxcnn.inference import evaluate, make_eval_step
 
 _USED = (
-    *("name", "path", "builder", "download", "train_split", "val_split", "folds", "fold"),
+    *("name", "path", "builder", "download", "cache", "train_split", "val_split", "folds", "fold"),
     *("val_fraction", "on_error", "image_size", "eval_batch_size", "resize", "interpolation"),
     "views",
     *("mean", "std", "threads"),

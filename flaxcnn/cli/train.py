@@ -67,6 +67,8 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
         experiment.train_transform,
         batch_size=config.data.batch_size,
         seed=config.train.seed,
+        repeats=config.data.repeats,
+        balanced=config.data.balanced,
         num_threads=config.data.threads,
     )
     progress, start = Progress(), checkpoints.latest() or 0

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flaxcnn.data.archives import cifar10_splits, cifar100_splits, fashion_mnist_splits, mnist_splits
     from flaxcnn.data.augment import POLICIES, AugMix, AutoAugment, ColorJitter, RandAugment, TrivialAugmentWide
+    from flaxcnn.data.cache import CachedSource
+    from flaxcnn.data.check import check_data
     from flaxcnn.data.images import DataError, load_image, to_rgb
-    from flaxcnn.data.loader import eval_batches, steps_per_epoch, train_batches
+    from flaxcnn.data.loader import eval_batches, steps_per_epoch, train_batches, view_rng
     from flaxcnn.data.manifest import manifest_splits
     from flaxcnn.data.prepared import tfds_splits, write_arrayrecord
     from flaxcnn.data.source import ArraySource, FolderSource, Source
@@ -34,6 +36,7 @@ __all__ = [
     "ArraySource",
     "AugMix",
     "AutoAugment",
+    "CachedSource",
     "ColorJitter",
     "DataError",
     "FolderSource",
@@ -45,6 +48,7 @@ __all__ = [
     "TrainTransform",
     "TrivialAugmentWide",
     "View",
+    "check_data",
     "choose",
     "cifar10_splits",
     "cifar100_splits",
@@ -63,6 +67,7 @@ __all__ = [
     "tfds_splits",
     "to_rgb",
     "train_batches",
+    "view_rng",
     "without_unreadable",
     "write_arrayrecord",
 ]
@@ -70,8 +75,10 @@ __all__ = [
 _HOME = {
     "archives": ("cifar10_splits", "cifar100_splits", "fashion_mnist_splits", "mnist_splits"),
     "augment": ("POLICIES", "AugMix", "AutoAugment", "ColorJitter", "RandAugment", "TrivialAugmentWide"),
+    "cache": ("CachedSource",),
+    "check": ("check_data",),
     "images": ("DataError", "load_image", "to_rgb"),
-    "loader": ("eval_batches", "steps_per_epoch", "train_batches"),
+    "loader": ("eval_batches", "steps_per_epoch", "train_batches", "view_rng"),
     "manifest": ("manifest_splits",),
     "prepared": ("tfds_splits", "write_arrayrecord"),
     "source": ("ArraySource", "FolderSource", "Source"),

@@ -64,7 +64,8 @@ def _builder(name: str, folder: Path) -> Any:
         known = {*tfds.list_builders(with_community_datasets=False), *_datasets_in(folder)}
         raise DataError(f"tensorflow-datasets has no data set {name!r}{did_you_mean(name, known)}") from error
     except ValueError as error:
-        raise DataError(f"{name}: {' '.join(str(error.__cause__ or error).split())[:200]}") from error
+        reason = " ".join(str(error).split()).rpartition('}": ')[2]  # without the builder's arguments
+        raise DataError(f"{name}: {reason[:200]}") from error
     except ImportError as error:
         raise DataError(f"{name}: this data set's builder needs {error.name or 'tensorflow'}: install it") from error
 
@@ -122,7 +123,7 @@ def _open(builder: Any, split: str) -> PreparedSource:
             f"prepare it anew with `tfds build {builder.name} --file_format=array_record`"
         ) from error
     class_names = tuple(builder.info.features["label"].names)
-    return PreparedSource(records, class_names, builder.info.full_name, split, Path(builder.data_path))
+    return PreparedSource(records, class_names, split, Path(builder.data_path))
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +132,6 @@ class PreparedSource:
 
     records: Sequence[Mapping[str, Any]]  # image: the bytes of a file; label: int
     class_names: tuple[str, ...]
-    dataset: str
     split: str
     folder: Path
     rows: np.ndarray | None = None  # (n,) which records; None for all
@@ -164,7 +164,7 @@ class PreparedSource:
         return index if self.rows is None else int(self.rows[index])
 
     def name(self, index: int) -> str:
-        return f"{self.dataset} {self.key(index)}"
+        return f"{self.folder} {self.key(index)}"
 
     def key(self, index: int) -> str:
         return f"{self.split}[{self._row(index)}]"
@@ -209,7 +209,7 @@ def write_arrayrecord(name: str, splits: Mapping[str, Source], data_dir: str | o
 
         def _generate_examples(self, source: Source) -> Iterator[tuple[int, dict[str, Any]]]:  # type: ignore[override]
             for i in range(len(source)):
-                yield i, {"image": _encoded(source, i), "label": source[i]["label"]}
+                yield i, {"image": _encoded(source, i), "label": int(source.labels[i])}
 
     Builder.name = name
     with _quiet(), contextlib.redirect_stdout(io.StringIO()):  # it would say that it downloads
@@ -223,11 +223,12 @@ def write_arrayrecord(name: str, splits: Mapping[str, Source], data_dir: str | o
 
 def _encoded(source: Source, index: int) -> bytes:
     """The file of an example as it is, where it is RGB already; else a PNG file."""
+    decoded = source[index]["image"]  # or the error that names it
     path = Path(source.name(index))
     if path.is_file():
         with Image.open(path) as image:
             if image.mode == "RGB" and image.format in ("JPEG", "PNG") and image.getexif().get(0x0112, 1) == 1:
                 return path.read_bytes()
     file = io.BytesIO()
-    source[index]["image"].save(file, "PNG")
+    decoded.save(file, "PNG")
     return file.getvalue()

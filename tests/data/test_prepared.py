@@ -85,7 +85,7 @@ def test_parts_of_a_prepared_data_set(tmp_path: Path) -> None:
     rows = [int(val.key(i).removeprefix("train[").removesuffix("]")) for i in range(len(val))]
     assert_same(val, digits.select(rows))
     assert_same(val.select([2, 0]), digits.select([rows[2], rows[0]]))
-    assert val.name(0) == f"digits/1.0.0 {val.key(0)}"
+    assert val.name(0) == f"{tmp_path}/digits/1.0.0 {val.key(0)}"
     kept = tmp_path / "digits" / "1.0.0" / "labels-train.npy"
     np.testing.assert_array_equal(np.load(kept), digits.labels)
     assert_same(pickle.loads(pickle.dumps(val)), val)
@@ -120,7 +120,7 @@ def test_a_broken_record_is_named(tmp_path: Path) -> None:
     file = io.BytesIO()
     Image.new("RGB", (30, 30)).save(file, "PNG")
     source = tfds_splits_of(tmp_path, file.getvalue()[:50])
-    with pytest.raises(DataError, match=r"^broken/1.0.0 train\[0\]: "):
+    with pytest.raises(DataError, match=r"broken/1.0.0 train\[0\]: "):
         source[0]
 
 
