@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "evaluate a run's checkpoint on held-out data",
     "predict": "say what is in image files",
     "convert": "turn one kind of weights file into another",
+    "show_data": "show what the network sees in training",
     "prepare_data": "look at a data set, and turn it into other forms",
 }
 

@@ -44,6 +44,8 @@ def main(argv: Sequence[str]) -> int:
         class_names=experiment.train_source.class_names,
         examples={"train": fingerprint(experiment.train_source), "val": fingerprint(experiment.val_source)},
     ):
+        for split, source in (("train", experiment.train_source), ("val", experiment.val_source)):
+            folder.write_example_names(split, map(source.key, range(len(source))))
         return _train(config, experiment, devices, folder)
 
 

@@ -66,7 +66,7 @@ def check_data(splits: Mapping[str, Source]) -> Report:
         same[example.pixels].append(example)
     groups = [group for group in same.values() if len(group) > 1]
     return Report(
-        counts={split: _counts(source) for split, source in splits.items()},
+        counts={split: class_counts(source) for split, source in splits.items()},
         sizes={
             side: (min(values), int(np.median(values)), max(values))
             for side, values in zip(("width", "height"), zip(*(e.size for e in whole), strict=True), strict=False)
@@ -92,7 +92,8 @@ def _look(split: str, source: Source) -> list[_Seen]:
         return list(pool.map(look, range(len(source))))
 
 
-def _counts(source: Source) -> dict[str, int]:
+def class_counts(source: Source) -> dict[str, int]:
+    """Class -> examples; one with several labels counts for each."""
     if source.labels.ndim == 1:
         counts = Counter(source.labels.tolist())
         return {name: counts[i] for i, name in enumerate(source.class_names)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -16,12 +17,12 @@ class DataError(UserError):
     """A data set or an image that cannot be used; the message is one line that names the folder or file."""
 
 
-def load_image(path: str | os.PathLike[str]) -> Image.Image:
+def load_image(path: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     """Reads an image file as upright RGB.
 
     Args:
-        path: a file in any format that Pillow knows; its content decides, not its extension. Of an animation,
-            the first frame is read.
+        path: a file in any format that Pillow knows, or one that is open; its content decides, not its extension. Of
+            an animation, the first frame is read.
 
     Returns:
         The decoded image in mode RGB, turned as its EXIF orientation says.
@@ -29,6 +30,8 @@ def load_image(path: str | os.PathLike[str]) -> Image.Image:
     Raises:
         DataError: the file is missing, empty, truncated, no image, or too large for Pillow's safety limit.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        return decode(path.read(), path.name)
     try:
         content = Path(path).read_bytes()
     except OSError as error:

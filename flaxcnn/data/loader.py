@@ -106,8 +106,8 @@ def train_batches(
         epoch, step_in_epoch = divmod(step, steps)
         chosen, views = (array[step_in_epoch * batch_size :][rows].tolist() for array in order(epoch))
         rngs = [view_rng(seed, epoch, i, view) for i, view in zip(chosen, views, strict=True)]
-        images = [transform(source[i]["image"], rng) for i, rng in zip(chosen, rngs, strict=True)]
-        return {"image": np.stack(images), "label": _labels(source, chosen)}
+        images = (transform(source[i]["image"], rng) for i, rng in zip(chosen, rngs, strict=True))
+        return {"image": _stacked(images, len(chosen)), "label": _labels(source, chosen)}
 
     return _prefetched(batch, sys.maxsize, num_threads)
 
@@ -191,6 +191,16 @@ def eval_batches(
         }
 
     return _until_exhausted(_prefetched(batch, math.ceil(len(source) / batch_size), num_threads))
+
+
+def _stacked(images: Iterator[np.ndarray], count: int) -> np.ndarray:
+    """(n, h, w, c) of images as they come: each is copied while the processor still has it at hand."""
+    first = next(images)
+    batch = np.empty((count, *first.shape), first.dtype)
+    batch[0] = first
+    for place, image in enumerate(images, 1):
+        batch[place] = image
+    return batch
 
 
 def _labels(source: Source, chosen: list[int]) -> np.ndarray:
