@@ -20,7 +20,7 @@ import optax
 from flaxcnn import data, optim, schedules
 from flaxcnn.config import Config, ConfigError
 from flaxcnn.data.mixing import Mixing, choice, cutmix, mixup
-from flaxcnn.data.sources import Split
+from flaxcnn.data.splits import Split
 from flaxcnn.errors import UserError, did_you_mean
 from flaxcnn.losses import Loss, distillation, sigmoid_binary_cross_entropy, softmax_cross_entropy
 from flaxcnn.models import Classifier, create_model, with_head
@@ -83,6 +83,7 @@ def build(config: Config) -> Experiment:
         DataError: when the data is not there or not whole.
     """
     train_source, val_source = build_source(config, "train"), build_source(config, "val")
+    _check_sources(config, train_source, val_source)
     model = build_model(config, len(train_source.class_names))
     try:
         steps_per_epoch = data.steps_per_epoch(len(train_source), config.data.batch_size)
@@ -151,12 +152,49 @@ _NOT_OPTIONS = {
 def build_source(config: Config, split: Split) -> data.Source:
     """One split of the config's data; the seed of a split is fixed, so that it is the same for every run."""
     settings = config.data
-    if settings.name == "digits":
-        return data.digits(split, val_fraction=settings.val_fraction)
-    assert settings.path is not None  # `validate` saw to it
-    if not Path(settings.path).is_dir():
-        raise ConfigError(f"data.path: there is no folder {settings.path}; add --data.path FOLDER")
-    return data.image_folder(settings.path, split, val_fraction=settings.val_fraction, on_error=settings.on_error)
+    source = data.choose(
+        build_splits(config),
+        split,
+        spec=settings.train_split if split == "train" else settings.val_split,
+        val_fraction=settings.val_fraction,
+        fold=(settings.fold, settings.folds) if settings.folds else None,
+    )
+    if settings.on_error == "skip" and isinstance(source, data.FolderSource):
+        source = data.without_unreadable(source, split)
+    if settings.cache is not None:
+        return data.CachedSource(source, None if settings.cache == "memory" else settings.cache)
+    return source
+
+
+def build_splits(config: Config) -> data.Splits[Any]:
+    """The splits of the config's data set."""
+    name, path = config.data.name, config.data.path
+    if name == "image_folder" and not Path(str(path)).is_dir():
+        raise ConfigError(f"data.path: there is no folder {path}; add --data.path FOLDER")
+    if name == "tfds":
+        return data.tfds_splits(str(config.data.builder), data_dir=path, download=config.data.download)
+    splits_of = {
+        "digits": data.digits_splits,
+        "image_folder": data.folder_splits,
+        "manifest": data.manifest_splits,
+        "mnist": data.mnist_splits,
+        "fashion_mnist": data.fashion_mnist_splits,
+        "cifar10": data.cifar10_splits,
+        "cifar100": data.cifar100_splits,
+        "synthetic": lambda: {"all": data.synthetic},
+    }[name]
+    return splits_of() if path is None else splits_of(path)
+
+
+def _check_sources(config: Config, train: data.Source, val: data.Source) -> None:
+    if train.labels.ndim > 1 and config.train.loss != "sigmoid":
+        raise ConfigError("data: these examples may have several labels each: add --train.loss sigmoid")
+    shared = {train.name(i) for i in range(len(train))} & {val.name(i) for i in range(len(val))}
+    if shared:
+        raise ConfigError(
+            f"data.train_split and data.val_split share {len(shared)} examples, such as {min(shared)}: "
+            f"write train[:90%] and train[90%:]"
+        )
 
 
 def fingerprint(source: data.Source) -> str:
@@ -179,10 +217,36 @@ def build_preprocessing(config: Config, model: Classifier) -> data.Preprocessing
     return replace(view, channels=config.data.channels, **given)
 
 
+def build_views(config: Config, model: Classifier) -> Callable[[Any], Any]:
+    """What `evaluate` sees of an image: one view, or several stacked."""
+    preprocessing = build_preprocessing(config, model)
+    if config.data.views == "one":
+        return preprocessing
+    try:
+        return data.TestTimeViews(preprocessing, config.data.views)
+    except ValueError as error:
+        raise ConfigError(f"data.{error}: add --data.resize {round(model.image_size * 8 / 7)}") from error
+
+
 def build_train_transform(config: Config, model: Classifier) -> data.TrainTransform:
     """The view of an image in training."""
     settings, evaluation = config.data, build_preprocessing(config, model)
-    return data.TrainTransform(**vars(evaluation), kind=settings.augment, flip=settings.flip, padding=settings.padding)
+    policy = None
+    if settings.policy != "none":
+        # As in torchvision's references, one filter serves the crop and the policy.
+        options = {"interpolation": evaluation.interpolation, **settings.policy_options}
+        policy = _call("data.policy_options", data.POLICIES[settings.policy], options)
+    return data.TrainTransform(
+        **vars(evaluation),
+        kind=settings.augment,
+        flip=settings.flip,
+        flip_vertically=settings.flip_vertically,
+        jitter=_call("data.jitter", data.ColorJitter, settings.jitter) if settings.jitter else None,
+        greyscale=settings.greyscale,
+        augmentation=policy,
+        erase=settings.erase,
+        padding=settings.padding,
+    )
 
 
 _DURATIONS = ("step_size", "milestones", "T_0")

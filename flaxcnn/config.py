@@ -107,12 +107,29 @@ class ModelConfig:
 class DataConfig:
     """Which images, and what is done to them."""
 
-    name: Literal["digits", "image_folder"] = "digits"
-    """`digits`: 1,797 handwritten digits that come with scikit-learn. `image_folder`: a folder a class."""
+    name: Literal[
+        "digits", "image_folder", "manifest", "mnist", "fashion_mnist", "cifar10", "cifar100", "tfds", "synthetic"
+    ] = "digits"
+    """`digits`: 1,797 handwritten digits that come with scikit-learn. `image_folder`: a folder a class. `manifest`: a
+    CSV or JSON-lines file of paths and labels. `mnist`, `fashion_mnist`, `cifar10`, `cifar100`: the published files.
+    `tfds`: what tensorflow-datasets prepared. `synthetic`: made up, to measure with."""
     path: str | None = None
-    """Of the image folder: `train/` and `val/` with a folder a class each, or one folder a class to be split."""
+    """Where the data is. Of an image folder: `train/` and `val/` with a folder a class each, or one folder a class to
+    be split. Of `tfds`: ~/tensorflow_datasets if None."""
+    builder: str | None = None
+    """Of `tfds`, such as `cifar10` or `imagenette/160px`."""
+    download: bool = False
+    """Whether `tfds` may download what is missing; nothing else ever touches the network."""
     val_fraction: float = 0.2
     """Held out where the data has no split of its own."""
+    train_split: str | None = None
+    """A named split or a slice of one, such as `train[:90%]`, with `val_split`; the data's own if None."""
+    val_split: str | None = None
+    """Such as `train[90%:]` or `test`."""
+    folds: int = 0
+    """Equal parts that the training split is divided into, of which `fold` is held out; 0 for none."""
+    fold: int = 0
+    """From 0."""
     on_error: Literal["fail", "skip"] = "fail"
     """What an unreadable image does: end the run, or be left out and counted."""
     channels: Literal[3, 1] = 3
@@ -129,16 +146,36 @@ class DataConfig:
     """Pixels on every side, for `pad_crop`."""
     flip: bool = False
     """Whether training images are mirrored at random."""
+    flip_vertically: bool = False
+    """Whether they are mirrored top to bottom at random."""
+    jitter: Options = field(default_factory=dict)
+    """Random changes of colour, as `brightness 0.4 contrast 0.4 saturation 0.4 hue 0.1`; the flag replaces them all."""
+    greyscale: float = 0.0
+    """The probability that a training image loses its colours."""
+    policy: Literal["none", "rand_augment", "trivial_augment", "auto_augment", "augmix"] = "none"
+    """Of automatic augmentation."""
+    policy_options: Options = field(default_factory=dict)
+    """The policy's, as `num_ops 2 magnitude 9`; `auto_augment` takes `policy cifar10`."""
+    erase: float = 0.0
+    """The probability that a part of a training image is erased."""
     resize: int | None = None
     """Evaluation scales the short side to this before the centre crop; None scales to the image size, uncropped.
 
     Where the model has published weights to start from, None here and below is what these were trained with."""
+    views: Literal["one", "flip", "ten_crop"] = "one"
+    """Of each image in `evaluate`, their answers averaged; the evaluations during training look once."""
     interpolation: Literal["bilinear", "bicubic"] | None = None
     """Of every resize; bilinear if None."""
     mean: tuple[float, float, float] | None = None
     """Of red, green, blue in [0, 1], subtracted; ImageNet's if None."""
     std: tuple[float, float, float] | None = None
     """Of red, green, blue in [0, 1], divided by; ImageNet's if None."""
+    repeats: int = 1
+    """Views of a training image in a row, in an epoch of the same length."""
+    balanced: bool = False
+    """Whether an epoch shows every class equally often."""
+    cache: str | None = None
+    """Of decoded images: `memory`, or a folder; None decodes them in every epoch."""
     threads: int | None = None
     """That load images; one a core if None."""
 
@@ -285,8 +322,8 @@ class Config:
 
 
 RESUMABLE = (
-    *("workdir", "device", "data.path", "data.threads", "data.eval_batch_size", "train.keep", "train.save_every"),
-    *("train.max_minutes", "train.profile"),
+    *("workdir", "device", "train.keep", "train.save_every", "train.max_minutes", "train.profile"),
+    *("data.path", "data.download", "data.cache", "data.threads", "data.eval_batch_size"),
     *("distributed.coordinator", "distributed.num_processes", "distributed.process_id"),
 )
 """Fields that may differ when a run goes on: another device changes its numbers by rounding, the others by nothing.
@@ -297,13 +334,18 @@ That the folder of `data.path` holds the same examples is checked by itself.
 _RANGES = {
     "model.head": ("widths of 1 or more", lambda v: all(width >= 1 for width in v)),
     "data.val_fraction": ("above 0 and below 1", lambda v: 0 < v < 1),
+    "data.folds": ("0 for none, or 2 or more", lambda v: v == 0 or v >= 2),
     "data.image_size": ("1 or more", lambda v: v is None or v >= 1),
     "data.batch_size": ("1 or more", lambda v: v >= 1),
     "data.eval_batch_size": ("1 or more", lambda v: v >= 1),
     "data.padding": ("0 or more", lambda v: v >= 0),
+    "data.greyscale": ("a probability", lambda v: 0 <= v <= 1),
+    "data.erase": ("a probability", lambda v: 0 <= v <= 1),
     "data.resize": ("1 or more", lambda v: v is None or v >= 1),
     "data.mean": ("finite", lambda v: v is None or all(map(math.isfinite, v))),
     "data.std": ("above 0", lambda v: v is None or all(0 < x < float("inf") for x in v)),
+    "data.repeats": ("1 or more", lambda v: v >= 1),
+    "data.cache": ("`memory` or a folder", lambda v: v != ""),
     "data.threads": ("1 or more", lambda v: v is None or v >= 1),
     "optimizer.learning_rate": ("above 0", lambda v: 0 < v < float("inf")),
     "optimizer.clip_norm": ("above 0", lambda v: v is None or v > 0),
@@ -352,10 +394,7 @@ def validate(config: Config) -> Config:
         raise ConfigError(f"data.resize must be data.image_size ({size}) or more, not {resize}")
     if config.workdir == "":
         raise ConfigError("workdir must name a folder: --workdir DIR")
-    if config.data.name == "image_folder" and config.data.path is None:
-        raise ConfigError("data.path must name the image folder: --data.path FOLDER")
-    if config.data.name == "digits" and config.data.path is not None:
-        raise ConfigError("data.path is for --data.name image_folder; the digits are embedded")
+    _validate_data(config.data)
     if config.train.loss == "sigmoid" and config.train.label_smoothing:
         raise ConfigError("train.label_smoothing is for --train.loss softmax")
     if config.train.best_metric.startswith("average_") and config.train.ema_decay is None:
@@ -368,6 +407,35 @@ def validate(config: Config) -> Config:
     if config.distributed.coordinator not in (None, "auto") and not all(explicit):
         raise ConfigError("distributed.coordinator HOST:PORT needs distributed.num_processes and process_id")
     return config
+
+
+_NEED_PATH = {
+    "image_folder": "the image folder: --data.path FOLDER",
+    "manifest": "the manifest: --data.path FILE.csv",
+    "mnist": "the folder with MNIST's files: --data.path FOLDER",
+    "cifar10": "the archive or its folder: --data.path FOLDER",
+    "cifar100": "the archive or its folder: --data.path FOLDER",
+}
+_EMBEDDED = {"digits": "the digits are embedded", "synthetic": "the images are made up"}
+
+
+def _validate_data(data: DataConfig) -> None:
+    if data.name in _NEED_PATH and data.path is None:
+        raise ConfigError(f"data.path must name {_NEED_PATH[data.name]}")
+    if data.name in _EMBEDDED and data.path is not None:
+        raise ConfigError(f"data.path is not for --data.name {data.name}: {_EMBEDDED[data.name]}")
+    if (data.name == "tfds") != (data.builder is not None):
+        raise ConfigError("data.builder and --data.name tfds go together: --data.name tfds --data.builder NAME")
+    if data.on_error == "skip" and data.name not in ("image_folder", "manifest"):
+        raise ConfigError(f"data.on_error skip is for files, not for --data.name {data.name}")
+    if data.cache is not None and data.name not in ("image_folder", "manifest", "tfds"):
+        raise ConfigError(f"data.cache is for images that are decoded, not for --data.name {data.name}")
+    if (data.train_split is None) != (data.val_split is None):
+        raise ConfigError("data.train_split and data.val_split go together: give both")
+    if data.folds and data.train_split is not None:
+        raise ConfigError("data.folds and data.train_split exclude each other: give one")
+    if not 0 <= data.fold < max(data.folds, 1):
+        raise ConfigError(f"data.fold must be below data.folds ({data.folds}), not {data.fold}")
 
 
 def check_types(section: Any, prefix: str = "") -> None:

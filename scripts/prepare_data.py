@@ -1,4 +1,4 @@
-"""Make a folder of images ready for training: python scripts/prepare_data.py split FOLDER OUT"""
+"""Look at a data set and prepare it: python scripts/prepare_data.py check FOLDER"""
 
 import signal
 import sys

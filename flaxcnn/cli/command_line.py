@@ -6,13 +6,14 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
+import functools
 import io
 import os
 import re
 import runpy
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -20,7 +21,7 @@ from typing import NoReturn
 import tyro
 
 from flaxcnn.config import Config, ConfigError, check_types, validate
-from flaxcnn.errors import UserError
+from flaxcnn.errors import UserError, did_you_mean
 
 
 def run(command: Callable[[Sequence[str]], int], prog: str, argv: Sequence[str]) -> int:
@@ -164,6 +165,57 @@ def override(default: Config, words: Sequence[str], *, prog: str, description: s
         raise ConfigError(_first_message(output.getvalue())) from error
 
 
+def run_action(actions: Mapping[str, Callable[..., int]], argv: Sequence[str], *, prog: str, description: str) -> int:
+    """Run one of several functions, whose parameters are its flags.
+
+    Args:
+        actions: name -> function; its docstring is the help.
+        argv: the action's name and its flags, or `--help`.
+        prog: for the help text.
+        description: for the help text.
+
+    Returns:
+        What the function returns: the exit status.
+
+    Raises:
+        ConfigError: names the action, flag or value that is not right.
+        SystemExit: after printing the help.
+    """
+    if not argv:
+        raise ConfigError(f"say what to do: {' or '.join(actions)}")
+    if not argv[0].startswith("-") and argv[0] not in actions:
+        raise ConfigError(f"there is no action {argv[0]!r}{did_you_mean(argv[0], actions)}")
+
+    def parse() -> Callable[[], int]:
+        return tyro.extras.subcommand_cli_from_dict(
+            {name: _deferred(action) for name, action in actions.items()},
+            args=list(argv),
+            prog=prog,
+            description=description,
+            use_underscores=True,
+        )
+
+    if any(word in ("-h", "--help") for word in argv):
+        return parse()()
+    output = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(output), _wide_terminal():
+            call = parse()
+    except SystemExit as error:
+        raise ConfigError(_first_message(output.getvalue())) from error
+    return call()
+
+
+def _deferred(function: Callable[..., int]) -> Callable[..., Callable[[], int]]:
+    """The same parameters, but to be called once they are read: its errors are its own."""
+
+    @functools.wraps(function)
+    def bind(*args: object, **kwargs: object) -> Callable[[], int]:
+        return lambda: function(*args, **kwargs)
+
+    return bind
+
+
 @contextlib.contextmanager
 def _wide_terminal() -> Iterator[None]:
     """Make room for tyro's messages, which it draws in a box, on one line."""
@@ -202,7 +254,9 @@ def _flags(section: type, prefix: str = "--") -> list[str]:
 def _first_message(box: str) -> str:
     """The first line inside the box that tyro draws around an error."""
     lines = [line.strip(" │|") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
-    message = next((line for line in lines if line and not line.startswith(("╭", "─", "+"))), box)
+    lines = [line for line in lines if line and not line.startswith(("╭", "─", "+"))] or [box]
+    # What is missing stands in the line below.
+    message = " ".join(lines[:2]) if lines[0].startswith("Missing") else lines[0]
     message = re.sub(r"invalid literal for int\(\) with base 10: ", "must be a whole number, not ", message)
     message = re.sub(r"could not convert string to float: ", "must be a number, not ", message)
     return message.removeprefix("Error parsing ")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from flaxcnn import data
-from flaxcnn.build import build_model, build_preprocessing, build_source, evaluation_loss, find_devices, fingerprint
+from flaxcnn.build import build_model, build_source, build_views, evaluation_loss, find_devices, fingerprint
 from flaxcnn.cli.command_line import Parser, override
 from flaxcnn.cli.environment import set_up_jax
 from flaxcnn.cli.trained import TrainedRun, add_run_arguments
@@ -18,7 +18,9 @@ from flaxcnn.train.parallel import DataParallel
 from flaxcnn.train.writers import describe
 
 _USED = (
-    *("name", "path", "val_fraction", "on_error", "image_size", "eval_batch_size", "resize", "interpolation"),
+    *("name", "path", "builder", "download", "cache", "train_split", "val_split", "folds", "fold"),
+    *("val_fraction", "on_error", "image_size", "eval_batch_size", "resize", "interpolation"),
+    "views",
     *("mean", "std", "threads"),
 )
 DESCRIPTION = """Evaluate a run's checkpoint on held-out data: every example once, whatever the batch size.
@@ -43,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     step, variables = run.load(known.checkpoint, average=known.average)
     batches = data.eval_batches(
         source,
-        build_preprocessing(config, run.model),
+        build_views(config, run.model),
         batch_size=devices.round_up(config.data.eval_batch_size),
         num_threads=config.data.threads,
     )

@@ -17,8 +17,9 @@ COMMANDS = {
     "sweep": "train with several seeds",
     "evaluate": "evaluate a run's checkpoint on held-out data",
     "predict": "say what is in image files",
-    "prepare_data": "make a folder of images ready for training",
     "convert": "turn one kind of weights file into another",
+    "show_data": "show what the network sees in training",
+    "prepare_data": "look at a data set, and turn it into other forms",
 }
 TRAINING = ("train",)
 

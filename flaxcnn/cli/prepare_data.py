@@ -1,36 +1,118 @@
-"""Make a folder of images ready for training."""
+"""Look at a data set before it is trained on, and turn it into other forms."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
 
-from flaxcnn.cli.command_line import Parser
-from flaxcnn.config import ConfigError
+import tyro
+
+from flaxcnn import data
+from flaxcnn.build import build_splits
+from flaxcnn.cli.command_line import run_action
+from flaxcnn.config import Config, ConfigError, DataConfig
+from flaxcnn.data.check import Report
 from flaxcnn.data.split import split_folder
 
-DESCRIPTION = """Make a folder of images ready for training.
+DESCRIPTION = "Look at a data set before it is trained on, and turn it into other forms."
+_SHOWN = 5
 
-split: copy a folder with a folder a class to a new one with train/ and val/, a folder a class in each. Which images
-are held out depends on their names and the seed alone, so that it is the same on every machine."""
+Folder = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FOLDER")]
+NewFolder = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUT")]
+DataPath = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH")]
 
 
 def main(argv: Sequence[str]) -> int:
-    """`prepare_data split FOLDER OUT [--val-fraction X] [--seed N]`."""
-    parser = Parser("prepare_data", DESCRIPTION)
-    parser.add_argument("action", choices=["split"], help="what to do")
-    parser.add_argument("source", metavar="FOLDER", help="with a folder a class; it is left as it is")
-    parser.add_argument("target", metavar="OUT", help="a new folder")
-    parser.add_argument(
-        "--val-fraction", type=float, default=0.1, metavar="X", help="share of each class held out (default: 0.1)"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="which share it is (default: 0)")
-    known = parser.parse_args(argv)
-    if not 0 < known.val_fraction < 1:
-        raise ConfigError(f"--val-fraction must be above 0 and below 1, not {known.val_fraction}")
-    counts = split_folder(known.source, known.target, val_fraction=known.val_fraction, seed=known.seed)
+    """`prepare_data check|split|arrayrecord PATH ...`."""
+    actions = {"check": check, "split": split, "arrayrecord": arrayrecord}
+    return run_action(actions, argv, prog="prepare_data", description=DESCRIPTION)
+
+
+def check(path: DataPath, val_fraction: float = 0.2, json: bool = False) -> int:
+    """Decode every image once; count, and name what is broken, doubled or leaked. Exit status 1 if there is any.
+
+    Args:
+        path: an image folder, or a manifest (.csv, .jsonl).
+        val_fraction: held out where the data has no split of its own, as in training.
+        json: print a JSON object.
+    """
+    splits = _splits(path)
+    if "all" in splits:
+        split_of = ("train", "val")
+        sources = {split: data.choose(splits, split, val_fraction=val_fraction) for split in split_of}
+    else:
+        sources = {name: make() for name, make in splits.items()}
+    report = data.check_data(sources)
+    print(_as_json(report) if json else _as_text(report))
+    return 0 if report.is_clean else 1
+
+
+def split(source: Folder, out: NewFolder, val_fraction: float = 0.1, seed: int = 0) -> int:
+    """Copy a folder with a folder a class to a new one with train/ and val/, a folder a class in each.
+
+    Which images are held out depends on their names and the seed alone, so that it is the same on every machine.
+
+    Args:
+        source: with a folder a class; it is left as it is.
+        out: a new folder.
+        val_fraction: share of each class held out.
+        seed: which share it is.
+    """
+    if not 0 < val_fraction < 1:
+        raise ConfigError(f"--val_fraction must be above 0 and below 1, not {val_fraction}")
+    counts = split_folder(source, out, val_fraction=val_fraction, seed=seed)
     width = max(map(len, counts["train"]))
     print(f"{'':<{width}}  train    val")
     for name, number in counts["train"].items():
         print(f"{name:<{width}}  {number:5}  {counts['val'][name]:5}")
-    print(f"in {known.target}: add --data.path {known.target}")
+    print(f"in {out}: add --data.path {out}")
     return 0
+
+
+def arrayrecord(path: DataPath, out: str, name: str) -> int:
+    """Write a data set as tensorflow-datasets' ArrayRecord files, for --data.name tfds. Files stay as they are.
+
+    Args:
+        path: an image folder, or a manifest (.csv, .jsonl).
+        out: the folder for data sets, such as ~/tensorflow_datasets.
+        name: of the new data set: lower case, digits and underscores.
+    """
+    splits = {split: make() for split, make in _splits(path).items()}
+    if any(source.labels.ndim > 1 for source in splits.values()):
+        raise ConfigError(f"{path}: its images have several labels; ArrayRecord takes one")
+    folder = data.write_arrayrecord(name, splits, Path(out).expanduser())
+    total = ", ".join(f"{len(source):,} {split}" for split, source in splits.items())
+    print(f"wrote {folder}: {total}\nuse it with --data.name tfds --data.builder {name} --data.path {out}")
+    return 0
+
+
+def _splits(path: str) -> data.Splits:
+    kind = "image_folder" if Path(path).is_dir() else "manifest"
+    return build_splits(Config(data=DataConfig(kind, path=path)))
+
+
+def _as_json(report: Report) -> str:
+    return json.dumps(asdict(report), indent=2)
+
+
+def _as_text(report: Report) -> str:
+    class_names = next(iter(report.counts.values()))
+    width = max(len("class"), *map(len, class_names))
+    lines = [f"{'class':<{width}}" + "".join(f"  {split:>8}" for split in report.counts)]
+    for name in class_names:
+        lines.append(f"{name:<{width}}" + "".join(f"  {counts[name]:>8,}" for counts in report.counts.values()))
+    for side, (least, median, most) in report.sizes.items():
+        lines.append(f"{side}: {least} to {most} pixels, median {median}")
+    lines += _listed("broken", report.broken)
+    lines += _listed("of the same pixels in one split", [" = ".join(names) for names in report.duplicates])
+    lines += _listed("of the same pixels in two splits (leaked)", [" = ".join(names) for names in report.leaked])
+    lines += _listed("of the same pixels with different labels", [" = ".join(n) for n in report.contradictions])
+    return "\n".join(lines)
+
+
+def _listed(what: str, names: Sequence[str]) -> list[str]:
+    more = [f"  ... and {len(names) - _SHOWN} more (--json lists all)"] if len(names) > _SHOWN else []
+    return [f"{what}: {len(names)}", *(f"  {name}" for name in names[:_SHOWN]), *more]

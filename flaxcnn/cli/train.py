@@ -80,6 +80,8 @@ def _opened(folder: RunFolder, config: Config, experiment: Experiment) -> Iterat
                 examples={"train": fingerprint(experiment.train_source), "val": fingerprint(experiment.val_source)},
             )
             stack.enter_context(opened)
+            for split, source in (("train", experiment.train_source), ("val", experiment.val_source)):
+                folder.write_example_names(split, map(source.key, range(len(source))))
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("run folder")
         yield
@@ -110,6 +112,8 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
         experiment.train_transform,
         batch_size=config.data.batch_size,
         seed=config.train.seed,
+        repeats=config.data.repeats,
+        balanced=config.data.balanced,
         num_threads=config.data.threads,
         shard=(jax.process_index(), jax.process_count()),
     )

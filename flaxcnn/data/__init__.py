@@ -9,32 +9,82 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from flaxcnn.data.archives import cifar10_splits, cifar100_splits, fashion_mnist_splits, mnist_splits
+    from flaxcnn.data.augment import POLICIES, AugMix, AutoAugment, ColorJitter, RandAugment, TrivialAugmentWide
+    from flaxcnn.data.cache import CachedSource
+    from flaxcnn.data.check import check_data
     from flaxcnn.data.images import DataError, load_image, to_rgb
-    from flaxcnn.data.loader import eval_batches, steps_per_epoch, train_batches
-    from flaxcnn.data.sources import Source, digits, image_folder
-    from flaxcnn.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, TrainTransform
+    from flaxcnn.data.loader import eval_batches, steps_per_epoch, train_batches, view_rng
+    from flaxcnn.data.manifest import manifest_splits
+    from flaxcnn.data.prepared import tfds_splits, write_arrayrecord
+    from flaxcnn.data.source import ArraySource, FolderSource, Source
+    from flaxcnn.data.sources import (
+        digits,
+        digits_splits,
+        folder_splits,
+        image_folder,
+        synthetic,
+        without_unreadable,
+    )
+    from flaxcnn.data.splits import Splits, choose, slice_of
+    from flaxcnn.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, TestTimeViews, TrainTransform, View
 
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "POLICIES",
+    "ArraySource",
+    "AugMix",
+    "AutoAugment",
+    "CachedSource",
+    "ColorJitter",
     "DataError",
+    "FolderSource",
     "Preprocessing",
+    "RandAugment",
     "Source",
+    "Splits",
+    "TestTimeViews",
     "TrainTransform",
+    "TrivialAugmentWide",
+    "View",
+    "check_data",
+    "choose",
+    "cifar10_splits",
+    "cifar100_splits",
     "digits",
+    "digits_splits",
     "eval_batches",
+    "fashion_mnist_splits",
+    "folder_splits",
     "image_folder",
     "load_image",
+    "manifest_splits",
+    "mnist_splits",
+    "slice_of",
     "steps_per_epoch",
+    "synthetic",
+    "tfds_splits",
     "to_rgb",
     "train_batches",
+    "view_rng",
+    "without_unreadable",
+    "write_arrayrecord",
 ]
 
 _HOME = {
+    "archives": ("cifar10_splits", "cifar100_splits", "fashion_mnist_splits", "mnist_splits"),
+    "augment": ("POLICIES", "AugMix", "AutoAugment", "ColorJitter", "RandAugment", "TrivialAugmentWide"),
+    "cache": ("CachedSource",),
+    "check": ("check_data",),
     "images": ("DataError", "load_image", "to_rgb"),
-    "loader": ("eval_batches", "steps_per_epoch", "train_batches"),
-    "sources": ("Source", "digits", "image_folder"),
-    "transforms": ("IMAGENET_MEAN", "IMAGENET_STD", "Preprocessing", "TrainTransform"),
+    "loader": ("eval_batches", "steps_per_epoch", "train_batches", "view_rng"),
+    "manifest": ("manifest_splits",),
+    "prepared": ("tfds_splits", "write_arrayrecord"),
+    "source": ("ArraySource", "FolderSource", "Source"),
+    "sources": ("digits", "digits_splits", "folder_splits", "image_folder", "synthetic", "without_unreadable"),
+    "splits": ("Splits", "choose", "slice_of"),
+    "transforms": ("IMAGENET_MEAN", "IMAGENET_STD", "Preprocessing", "TestTimeViews", "TrainTransform", "View"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

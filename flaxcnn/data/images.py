@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import BinaryIO
@@ -29,12 +30,39 @@ def load_image(path: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     Raises:
         DataError: the file is missing, empty, truncated, no image, or too large for Pillow's safety limit.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        return decode(path.read(), path.name)
     try:
-        with Image.open(path) as image:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise DataError(f"{os.fspath(path)}: {reason}") from error
+    return decode(content, os.fspath(path))
+
+
+def decode(content: bytes, name: str) -> Image.Image:
+    """Decodes an image file's content to upright RGB, as `load_image` does.
+
+    Args:
+        content: of the file.
+        name: for messages.
+
+    Raises:
+        DataError: as for `load_image`.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            _check_size(image)
             return to_rgb(ImageOps.exif_transpose(image))
     except Exception as error:  # Pillow's readers meet broken files with a dozen unrelated exception types.
-        name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path.name
-        raise DataError(f"{name}: {_reason(path, error)}") from error
+        raise DataError(f"{name}: {_reason(content, error)}") from error
+
+
+def _check_size(image: Image.Image) -> None:
+    """Refuse what Pillow only warns of: a few such images at once would take all memory."""
+    most = Image.MAX_IMAGE_PIXELS
+    if most is not None and image.width * image.height > most:
+        raise DataError(f"{image.width}x{image.height} pixels are more than the limit of {most:,}: make it smaller")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -65,15 +93,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _reason(path: str | os.PathLike[str] | BinaryIO, error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
+def _reason(content: bytes, error: Exception) -> str:
+    if isinstance(error, DataError):
+        return str(error)
     if isinstance(error, UnidentifiedImageError):
-        return "the file is empty" if _size(path) == 0 else "not an image that Pillow can read"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+        return "not an image that Pillow can read" if content else "the file is empty"
+    if isinstance(error, Image.DecompressionBombWarning):
+        return f"more pixels than the limit of {Image.MAX_IMAGE_PIXELS:,}: make it smaller"
     return " ".join(f"cannot read this image: {error or type(error).__name__}".split())
-
-
-def _size(path: str | os.PathLike[str] | BinaryIO) -> int:
-    return Path(path).stat().st_size if isinstance(path, (str, os.PathLike)) else path.seek(0, os.SEEK_END)

@@ -19,7 +19,7 @@ import grain
 import numpy as np
 from PIL import Image
 
-from flaxcnn.data.sources import Source
+from flaxcnn.data.source import Source
 
 Batch = dict[str, np.ndarray]
 RandomTransform = Callable[[Image.Image, np.random.Generator], np.ndarray]
@@ -52,24 +52,31 @@ def train_batches(
     *,
     batch_size: int,
     seed: int,
+    repeats: int = 1,
+    balanced: bool = False,
     num_threads: int | None = None,
     shard: tuple[int, int] = (0, 1),
 ) -> grain.DatasetIterator[Batch]:
     """Endless training batches, shuffled anew in every epoch.
 
     The order of an epoch depends on (seed, epoch) alone, and the random view of an example on (seed, epoch,
-    example) alone: not on threads, batch size or shards.
+    example) alone: not on threads, batch size or shards. `view_rng` draws it again.
 
     Args:
         source: the examples.
         transform: (image, generator) -> float32 (h, w, c).
         batch_size: examples a step, over all shards.
         seed: 0 or more.
+        repeats: how often an epoch shows an example, in a row and each time another view; it is as long as with 1,
+            so that it shows only that share of the examples (Hoffer et al., Augment Your Batch, 2020).
+        balanced: show every class equally often: of a small class examples come several times an epoch, each time
+            another view, and of a large one some do not come at all.
         num_threads: threads, each making a batch; by default one a core, at most 16.
         shard: (index, count): which part of each batch to make.
 
     Returns:
-        An iterator over {"image": float32 (n, h, w, c), "label": int32 (n,)} with n = batch_size / count.
+        An iterator over {"image": float32 (n, h, w, c), "label": int32 (n,)} with n = batch_size / count;
+        where an example may have several labels, "label" is float32 (n, classes) of zeros and ones.
         `get_state()` gives its position as a JSON-serialisable dict; after `set_state()` with it the next
         batch is the very one that came next then. `start_prefetch()` starts the threads ahead of the first
         batch, and `close()` ends them.
@@ -82,21 +89,62 @@ def train_batches(
     rows = _shard_rows(batch_size, shard)
     if seed < 0:
         raise ValueError(f"seed: expected 0 or more, got {seed}")
+    if not 1 <= repeats <= len(source):
+        raise ValueError(f"repeats: expected 1 to {len(source)}, the training examples; got {repeats}")
+    if balanced and source.labels.ndim > 1:
+        raise ValueError("balanced: expected examples with one label each")
 
     @functools.lru_cache(maxsize=2)  # Around the turn of an epoch, threads work on both sides of it.
-    def order(epoch: int) -> np.ndarray:
+    def order(epoch: int) -> tuple[np.ndarray, np.ndarray]:
         # No example has the number len(source), so no view shares this stream.
-        return np.random.default_rng([seed, epoch, len(source)]).permutation(len(source))
+        rng = np.random.default_rng([seed, epoch, len(source)])
+        shown = _balanced_order(rng, source.labels) if balanced else rng.permutation(len(source))
+        shown = np.repeat(shown, repeats)[: len(source)]
+        return shown, _occurrences(shown)
 
     def batch(step: int) -> Batch:
         epoch, step_in_epoch = divmod(step, steps)
-        chosen = order(epoch)[step_in_epoch * batch_size :][rows].tolist()
-        examples = [source[i] for i in chosen]
-        rngs = [np.random.default_rng([seed, epoch, i]) for i in chosen]
-        images = [transform(example["image"], rng) for example, rng in zip(examples, rngs, strict=True)]
-        return {"image": np.stack(images), "label": np.array([e["label"] for e in examples], np.int32)}
+        chosen, views = (array[step_in_epoch * batch_size :][rows].tolist() for array in order(epoch))
+        rngs = [view_rng(seed, epoch, i, view) for i, view in zip(chosen, views, strict=True)]
+        images = (transform(source[i]["image"], rng) for i, rng in zip(chosen, rngs, strict=True))
+        return {"image": _stacked(images, len(chosen)), "label": _labels(source, chosen)}
 
     return _prefetched(batch, sys.maxsize, num_threads)
+
+
+def view_rng(seed: int, epoch: int, index: int, view: int = 0) -> np.random.Generator:
+    """The generator that training draws an example's view from, to draw it again.
+
+    Args:
+        seed: of the training.
+        epoch: from 0.
+        index: of the example in its source.
+        view: from 0, where an epoch shows it several times.
+    """
+    return np.random.default_rng([seed, epoch, index, view] if view else [seed, epoch, index])
+
+
+def _balanced_order(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
+    """len(labels) examples in random order, as many of one class as of another, to within one."""
+    classes = rng.permutation(np.unique(labels))
+    shares = np.full(len(classes), len(labels) // len(classes))
+    shares[: len(labels) % len(classes)] += 1
+    shown = []
+    for label, share in zip(classes, shares, strict=True):
+        members = np.flatnonzero(labels == label)
+        rounds = [rng.permutation(members) for _ in range(-(-share // len(members)))]
+        shown.append(np.concatenate(rounds)[:share])
+    return rng.permutation(np.concatenate(shown))
+
+
+def _occurrences(shown: np.ndarray) -> np.ndarray:
+    """How often each example came before in the order."""
+    by_example = np.argsort(shown, kind="stable")
+    first = np.flatnonzero(np.diff(shown[by_example], prepend=-1))
+    counts = np.diff(np.append(first, len(shown)))
+    occurrences = np.empty(len(shown), np.int64)
+    occurrences[by_example] = np.arange(len(shown)) - np.repeat(first, counts)
+    return occurrences
 
 
 def eval_batches(
@@ -134,14 +182,31 @@ def eval_batches(
         images = [transform(example["image"]) for example in examples]
         # A batch of padding only takes its shape from the first example.
         shape = images[0].shape if images else transform(source[0]["image"]).shape
+        labels = _labels(source, list(chosen))
         padding = rows.stop - rows.start - len(images)
         return {
             "image": np.stack([*images, *[np.zeros(shape, np.float32)] * padding]),
-            "label": np.array([e["label"] for e in examples] + [0] * padding, np.int32),
+            "label": np.concatenate([labels, np.zeros((padding, *labels.shape[1:]), labels.dtype)]),
             "mask": np.array([1] * len(images) + [0] * padding, np.float32),
         }
 
     return _until_exhausted(_prefetched(batch, math.ceil(len(source) / batch_size), num_threads))
+
+
+def _stacked(images: Iterator[np.ndarray], count: int) -> np.ndarray:
+    """(n, h, w, c) of images as they come: each is copied while the processor still has it at hand."""
+    first = next(images)
+    batch = np.empty((count, *first.shape), first.dtype)
+    batch[0] = first
+    for place, image in enumerate(images, 1):
+        batch[place] = image
+    return batch
+
+
+def _labels(source: Source, chosen: list[int]) -> np.ndarray:
+    """int32 (n,), or float32 (n, classes) where an example may have several."""
+    labels = source.labels[chosen]
+    return labels.astype(np.int32 if labels.ndim == 1 else np.float32)
 
 
 def _shard_rows(batch_size: int, shard: tuple[int, int]) -> slice:

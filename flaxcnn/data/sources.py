@@ -1,103 +1,22 @@
-"""Data sets as random-access sources: scikit-learn's digits, and folders of images."""
+"""Data sets that need no preparation: scikit-learn's digits, folders of images, and made-up images."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol, TypedDict, cast
+from typing import Literal, cast
 
 import numpy as np
-from PIL import Image
 
 from flaxcnn.data.images import DataError, load_image
+from flaxcnn.data.source import ArraySource, FolderSource
+from flaxcnn.data.splits import Split, choose, group_of
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-
-Split = Literal["train", "val"]
-
-
-class Example(TypedDict):
-    image: Image.Image  # mode RGB
-    label: int
-
-
-class Source(Protocol):
-    """What the loader reads: examples by index (Grain's random-access source), and what needs no decoding."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]: ...
-
-    @property
-    def labels(self) -> np.ndarray:  # (n,) int64
-        ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Example: ...
-
-    def name(self, index: int) -> str:
-        """What to call an example in a message or a gallery: its file, or where it stands in the data set."""
-        ...
-
-    def key(self, index: int) -> str:
-        """What an example is called within its source, wherever that lies."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class ArraySource:
-    """Greyscale images held in memory."""
-
-    images: np.ndarray  # (n, h, w) uint8
-    labels: np.ndarray  # (n,) int64
-    class_names: tuple[str, ...]
-    names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Example:
-        image = Image.fromarray(self.images[index]).convert("RGB")
-        return {"image": image, "label": int(self.labels[index])}
-
-    def name(self, index: int) -> str:
-        return self.names[index]
-
-    def key(self, index: int) -> str:
-        return self.names[index]
-
-
-@dataclass(frozen=True, eq=False)
-class FolderSource:
-    """Image files, decoded when they are read."""
-
-    root: Path
-    files: tuple[str, ...]  # POSIX paths relative to root
-    labels: np.ndarray  # (n,) int64
-    class_names: tuple[str, ...]
-    skipped: tuple[str, ...] = ()  # unreadable files that were left out, as paths
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> Example:
-        try:
-            image = load_image(self.name(index))
-        except DataError as error:
-            raise DataError(
-                f"{error}; mend or remove the file, or leave such files out: on_error='skip', --data.on_error skip"
-            ) from error
-        return {"image": image, "label": int(self.labels[index])}
-
-    def name(self, index: int) -> str:
-        return str(self.root / self.files[index])
-
-    def key(self, index: int) -> str:
-        return self.files[index]
 
 
 def digits(split: Split, *, val_fraction: float = 0.2, seed: int = 0) -> ArraySource:
@@ -113,17 +32,23 @@ def digits(split: Split, *, val_fraction: float = 0.2, seed: int = 0) -> ArraySo
 
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998 (its test set).
     """
+    return choose(digits_splits(), split, val_fraction=val_fraction, seed=seed)
+
+
+def digits_splits() -> dict[str, Callable[[], ArraySource]]:
+    """The digits, which have no split of their own."""
+    return {"all": _digits}
+
+
+def _digits() -> ArraySource:
     from sklearn.datasets import load_digits
 
-    _check_split(split, val_fraction)
     bunch = cast(dict, load_digits())
     images = np.rint(bunch["images"] * (255 / 16)).astype(np.uint8)  # (n, 8, 8)
     labels = bunch["target"].astype(np.int64)
     names = tuple(f"digits[{i}]" for i in range(len(labels)))
     class_names = tuple(str(name) for name in bunch["target_names"])
-    everything = ArraySource(images, labels, class_names, names)
-    chosen = _stratified(everything, names, split, val_fraction, seed)
-    return ArraySource(images[chosen], labels[chosen], class_names, tuple(names[i] for i in chosen))
+    return ArraySource(images, labels, class_names, names)
 
 
 def image_folder(
@@ -156,28 +81,31 @@ def image_folder(
     Raises:
         DataError: the folder is missing or does not look like that.
     """
-    _check_split(split, val_fraction)
     if on_error not in ("fail", "skip"):
         raise ValueError(f'on_error: expected "fail" or "skip", got {on_error!r}')
+    source = choose(folder_splits(path), split, val_fraction=val_fraction, seed=seed)
+    return without_unreadable(source, split) if on_error == "skip" else source
+
+
+def folder_splits(path: str | os.PathLike[str]) -> dict[str, Callable[[], FolderSource]]:
+    """The splits of a folder of images: "train" and the one held out, or "all" where they are not folders.
+
+    Raises:
+        DataError: the folder is missing or does not look like that.
+    """
     root = Path(path)
     if not root.exists():
         raise DataError(f"{root}: no such folder")
     if not root.is_dir():
         raise DataError(f"{root}: expected a folder of images, found a file")
-    if _has_split_folders(root):
-        source = _split_folders(root, split)
-    else:
-        everything = _scan(root, _class_names(root))
-        chosen = _stratified(everything, everything.files, split, val_fraction, seed)
-        source = _select(everything, chosen)
-    return _without_unreadable(source, split) if on_error == "skip" else source
-
-
-def _check_split(split: str, val_fraction: float) -> None:
-    if split not in ("train", "val"):
-        raise ValueError(f'split: expected "train" or "val", got {split!r}')
-    if not 0 < val_fraction < 1:
-        raise ValueError(f"val_fraction: expected a share between 0 and 1, got {val_fraction}")
+    if not _has_split_folders(root):
+        return {"all": lambda: _scan(root, _class_names(root))}
+    train, held_out = root / "train", _held_out_folder(root)
+    class_names = _shared_class_names(train, held_out)
+    folders = {"train": train, held_out.name: held_out}
+    if (root / "test").is_dir():
+        folders["test"] = root / "test"
+    return {name: partial(_scan, folder, class_names) for name, folder in folders.items()}
 
 
 def _has_split_folders(root: Path) -> bool:
@@ -186,16 +114,15 @@ def _has_split_folders(root: Path) -> bool:
     return train.is_dir() and not any(_is_image(entry.name) for entry in train.iterdir())
 
 
-def _split_folders(root: Path, split: Split) -> FolderSource:
-    train, held_out = root / "train", _held_out_folder(root)
+def _shared_class_names(train: Path, held_out: Path) -> tuple[str, ...]:
     in_train, in_held_out = _class_names(train), _class_names(held_out)
     if in_train != in_held_out:
         raise DataError(
-            f"{root}: the classes of train and {held_out.name} differ: "
+            f"{train.parent}: the classes of train and {held_out.name} differ: "
             f"only in train: {_names(set(in_train) - set(in_held_out))}; "
             f"only in {held_out.name}: {_names(set(in_held_out) - set(in_train))}"
         )
-    return _scan(train if split == "train" else held_out, in_train)
+    return in_train
 
 
 def _names(class_names: set[str]) -> str:
@@ -257,33 +184,13 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES) and not _is_hidden(name)
 
 
-def _stratified(source: Source, keys: Sequence[str], split: Split, fraction: float, seed: int) -> list[int]:
-    """The indices of a split, ascending.
+def without_unreadable(source: FolderSource, split: Split) -> FolderSource:
+    """Decodes every file once and leaves out those that cannot be read; `skipped` names them.
 
-    A class's examples are ranked by a hash of their keys, which no order of listing and no library's random
-    numbers can change.
+    Raises:
+        DataError: nothing is left of a class in training, or nothing at all.
     """
-    chosen: list[int] = []
-    for label in np.unique(source.labels):
-        members = np.flatnonzero(source.labels == label).tolist()
-        if len(members) < 2:
-            raise DataError(f"{source.name(members[0])}: alone in its class, too few to hold a share out for val")
-        held_out = min(max(round(len(members) * fraction), 1), len(members) - 1)
-        ranked = sorted(members, key=lambda i: _digest(f"{seed}:{keys[i]}"))
-        chosen += ranked[:held_out] if split == "val" else ranked[held_out:]
-    return sorted(chosen)
 
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(os.fsencode(text)).digest()
-
-
-def _select(source: FolderSource, indices: list[int], skipped: tuple[str, ...] = ()) -> FolderSource:
-    files = tuple(source.files[i] for i in indices)
-    return FolderSource(source.root, files, source.labels[indices], source.class_names, skipped)
-
-
-def _without_unreadable(source: FolderSource, split: Split) -> FolderSource:
     def is_readable(index: int) -> bool:
         try:
             load_image(source.name(index))
@@ -292,10 +199,30 @@ def _without_unreadable(source: FolderSource, split: Split) -> FolderSource:
         return True
 
     with ThreadPoolExecutor() as pool:
-        readable = list(pool.map(is_readable, range(len(source))))
-    skipped = tuple(source.name(i) for i, good in enumerate(readable) if not good)
-    kept = _select(source, [i for i, good in enumerate(readable) if good], skipped)
-    lost = sorted(set(source.labels.tolist()) - set(kept.labels.tolist()))
+        readable = np.array(list(pool.map(is_readable, range(len(source)))))
+    skipped = tuple(source.name(i) for i in np.flatnonzero(~readable).tolist())
+    kept = replace(source.select(np.flatnonzero(readable)), skipped=skipped)
+    before, after = group_of(source), group_of(kept)
+    lost = sorted(set(before.tolist()) - set(after.tolist()))
     if lost and (split == "train" or not len(kept)):
-        raise DataError(f"{source.root / source.class_names[lost[0]]}: no image for {split} is readable")
+        folder = source.root / source.class_names[lost[0]] if source.labels.ndim == 1 else source.root
+        raise DataError(f"{folder}: no image for {split} is readable")
     return kept
+
+
+def synthetic(num_examples: int = 1024, *, num_classes: int = 10, image_size: int = 64, seed: int = 0) -> ArraySource:
+    """Images that were made up, to measure with: each class is noise round a colour of its own.
+
+    Args:
+        num_examples: how many; the classes take turns.
+        num_classes: how many.
+        image_size: pixels a side.
+        seed: of the noise.
+    """
+    rng = np.random.default_rng(seed)
+    labels = np.arange(num_examples, dtype=np.int64) % num_classes
+    colours = rng.integers(64, 192, (num_classes, 1, 1, 3))
+    noise = rng.integers(-64, 64, (num_examples, image_size, image_size, 3), np.int8)
+    images = (colours[labels] + noise).astype(np.uint8)  # (n, h, w, 3)
+    class_names = tuple(f"class {i}" for i in range(num_classes))
+    return ArraySource(images, labels, class_names, tuple(f"synthetic[{i}]" for i in range(num_examples)))

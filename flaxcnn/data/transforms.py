@@ -1,131 +1,37 @@
-"""Per-image transforms on Pillow and numpy, equal bit for bit to torchvision's on Pillow images.
-
-Random transforms are two functions: one draws the parameters, the other applies them. The draws cannot match
-torchvision's, which come from torch's generator; the applications do.
-"""
+"""Per-image transforms, from a Pillow image of any kind to normalised floats: for evaluation and for training."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from flaxcnn.data.augment import Augmentation, ColorJitter, greyscale, random_erasing_box
+from flaxcnn.data.geometry import (
+    Box,
+    Interpolation,
+    center_crop,
+    check_interpolation,
+    crop_resize,
+    horizontal_flip,
+    pad_crop,
+    random_crop_offset,
+    random_resized_crop_box,
+    resize,
+    ten_crops,
+    vertical_flip,
+)
 from flaxcnn.data.images import to_rgb
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Interpolation = Literal["nearest", "bilinear", "bicubic"]
 TrainView = Literal["none", "pad_crop", "random_resized_crop"]
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-}
-
-
-class Box(NamedTuple):
-    """A rectangle in an image, in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-
-def resize(image: Image.Image, size: int | tuple[int, int], interpolation: Interpolation = "bilinear") -> Image.Image:
-    """Resizes an image, with antialiasing.
-
-    Args:
-        image: of any size.
-        size: pixels of the short side, the long side following (rounded down); or (height, width).
-        interpolation: the filter.
-
-    Returns:
-        The resized image.
-    """
-    if isinstance(size, int):
-        width, height = image.size
-        long_side = int(size * max(width, height) / min(width, height))
-        height, width = (long_side, size) if width <= height else (size, long_side)
-    else:
-        height, width = size
-    return image.resize((width, height), _RESAMPLING[interpolation])
-
-
-def center_crop(image: Image.Image, size: int) -> Image.Image:
-    """Cuts the central `size` x `size` pixels, padding with zeros where the image is smaller."""
-    width, height = image.size
-    missing_width, missing_height = max(size - width, 0), max(size - height, 0)
-    if missing_width or missing_height:
-        # The odd pixel of padding goes right and below; the odd pixel of a crop goes by round-half-even.
-        left, top = missing_width // 2, missing_height // 2
-        image = ImageOps.expand(image, (left, top, missing_width - left, missing_height - top))
-        width, height = image.size
-    top, left = round((height - size) / 2), round((width - size) / 2)
-    return image.crop((left, top, left + size, top + size))
-
-
-def crop_resize(image: Image.Image, box: Box, size: int, interpolation: Interpolation = "bilinear") -> Image.Image:
-    """Cuts a box out of an image and resizes it to `size` x `size` pixels."""
-    top, left, height, width = box
-    return resize(image.crop((left, top, left + width, top + height)), (size, size), interpolation)
-
-
-def random_resized_crop_box(
-    rng: np.random.Generator, width: int, height: int, scale: tuple[float, float], ratio: tuple[float, float]
-) -> Box:
-    """Draws the box of a random resized crop: area uniform, aspect ratio log-uniform.
-
-    Args:
-        rng: where the randomness comes from.
-        width: of the image, in pixels.
-        height: of the image, in pixels.
-        scale: least and greatest area, as shares of the image's.
-        ratio: least and greatest width / height.
-
-    Returns:
-        The first of ten tries that fits into the image, else its largest central box within `ratio`.
-
-    Source: Szegedy et al., Going Deeper with Convolutions, 2015; torchvision's RandomResizedCrop.
-    """
-    log_ratio = math.log(ratio[0]), math.log(ratio[1])
-    for _ in range(10):
-        area = width * height * rng.uniform(*scale)
-        aspect = math.exp(rng.uniform(*log_ratio))
-        box_width, box_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < box_width <= width and 0 < box_height <= height:
-            top = int(rng.integers(height - box_height + 1))
-            left = int(rng.integers(width - box_width + 1))
-            return Box(top, left, box_height, box_width)
-    box_width, box_height = width, height
-    if width / height < ratio[0]:
-        box_height = round(width / ratio[0])
-    elif width / height > ratio[1]:
-        box_width = round(height * ratio[1])
-    return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
-
-
-def random_crop_offset(rng: np.random.Generator, padding: int) -> tuple[int, int]:
-    """Draws (top, left) for `pad_crop`, each uniform in 0 ... 2 * padding."""
-    return int(rng.integers(2 * padding + 1)), int(rng.integers(2 * padding + 1))
-
-
-def pad_crop(image: Image.Image, padding: int, offset: tuple[int, int]) -> Image.Image:
-    """Pads an image with `padding` zeros all round and cuts its own size out at (top, left)."""
-    top, left = offset
-    width, height = image.size
-    return ImageOps.expand(image, padding).crop((left, top, left + width, top + height))
-
-
-def horizontal_flip(image: Image.Image) -> Image.Image:
-    """Mirrors an image left to right."""
-    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+Views = Literal["one", "flip", "ten_crop"]
 
 
 def to_float(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
@@ -148,11 +54,17 @@ def to_float(image: Image.Image, mean: Sequence[float], std: Sequence[float]) ->
     return rows.reshape(height, width, -1)
 
 
+def _normalised(image: Image.Image, mean: Sequence[float], std: Sequence[float], channels: int) -> np.ndarray:
+    if channels == 3:
+        return to_float(image, mean, std)
+    return to_float(image.convert("L"), (fmean(mean),), (fmean(std),))
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """What evaluation does to an image: resize the short side, crop the centre, normalise.
 
-    Called with an image of any size and mode, it returns float32 (size, size, 3).
+    Called with an image of any size and mode, it returns float32 (size, size, channels).
 
     Attributes:
         size: pixels a side of the result.
@@ -174,29 +86,49 @@ class Preprocessing:
         _check_positive("size", self.size)
         if self.resize is not None:
             _check_positive("resize", self.resize)
-        _check_choice("interpolation", self.interpolation, Interpolation)
+        check_interpolation(self.interpolation)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         image = _evaluation_view(to_rgb(image), self.size, self.resize, self.interpolation)
         return _normalised(image, self.mean, self.std, self.channels)
 
 
+class View(NamedTuple):
+    """What `TrainTransform` draws for one image: all there is to know of how it will look."""
+
+    box: Box | None = None  # of the random resized crop
+    offset: tuple[int, int] | None = None  # (top, left) of the padded crop
+    flip: bool = False
+    flip_vertically: bool = False
+    jitter: tuple[tuple[str, float], ...] = ()
+    grey: bool = False
+    augmentation: Any = None  # what the policy draws
+    erased: Box | None = None
+
+
 @dataclass(frozen=True)
 class TrainTransform:
     """What training does to an image: a random view of it, normalised.
 
-    Called with an image of any size and mode and a generator, it returns float32 (size, size, 3).
+    Called with an image of any size and mode and a generator, it returns float32 (size, size, channels). It is `draw`,
+    then `apply`, in the order of torchvision's reference training: crop and resize, flip, colours, policy, normalise,
+    erase.
 
     Attributes:
         size: pixels a side of the result.
         kind: "random_resized_crop" (ImageNet's); "pad_crop", which pads the evaluation's view and crops it
             (CIFAR's); or "none", the evaluation's view.
         resize: of the evaluation's view, as in `Preprocessing`.
-        flip: whether to mirror every other image.
+        flip: whether to mirror every other image left to right.
+        flip_vertically: whether to mirror every other image top to bottom.
         padding: pixels all round, for "pad_crop".
         scale: least and greatest area of the crop as shares of the image's, for "random_resized_crop".
         ratio: least and greatest width / height of that crop.
         interpolation: the filter of the resize.
+        jitter: of the colours.
+        greyscale: the probability of losing the colours.
+        augmentation: an automatic policy.
+        erase: the probability of a box of zeros in the normalised image.
         mean: a number a channel, on the scale 0..1.
         std: likewise.
         channels: 3, or 1 for grey, as in `Preprocessing`.
@@ -206,10 +138,15 @@ class TrainTransform:
     kind: TrainView = "random_resized_crop"
     resize: int | None = None
     flip: bool = True
+    flip_vertically: bool = False
     padding: int = 4
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     interpolation: Interpolation = "bilinear"
+    jitter: ColorJitter | None = None
+    greyscale: float = 0.0
+    augmentation: Augmentation | None = None
+    erase: float = 0.0
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     channels: Literal[3, 1] = 3
@@ -219,31 +156,110 @@ class TrainTransform:
         if self.resize is not None:
             _check_positive("resize", self.resize)
         _check_choice("kind", self.kind, TrainView)
-        _check_choice("interpolation", self.interpolation, Interpolation)
+        check_interpolation(self.interpolation)
         if self.padding < 0:
             raise ValueError(f"padding: expected 0 or more pixels, got {self.padding}")
         for field, (least, greatest) in (("scale", self.scale), ("ratio", self.ratio)):
             if not 0 < least <= greatest:
                 raise ValueError(f"{field}: expected 0 < least <= greatest, got {(least, greatest)}")
+        for field, probability in (("greyscale", self.greyscale), ("erase", self.erase)):
+            if not 0 <= probability <= 1:
+                raise ValueError(f"{field}: expected a probability, got {probability}")
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
-        image = to_rgb(image)
+        return self.apply(image, self.draw(rng, *image.size))
+
+    def draw(self, rng: np.random.Generator, width: int, height: int) -> View:
+        """Draws how an image is to be seen.
+
+        Args:
+            rng: where the randomness comes from; `flaxcnn.data.view_rng` is the loader's for an example of an epoch.
+            width: of the image, in pixels.
+            height: of the image, in pixels.
+
+        Returns:
+            The parameters, which pickle and print.
+        """
+        box = offset = None
         if self.kind == "random_resized_crop":
-            box = random_resized_crop_box(rng, *image.size, self.scale, self.ratio)
-            image = crop_resize(image, box, self.size, self.interpolation)
+            box = random_resized_crop_box(rng, width, height, self.scale, self.ratio)
+        elif self.kind == "pad_crop":
+            offset = random_crop_offset(rng, self.padding)
+        return View(
+            box,
+            offset,
+            flip=self.flip and bool(rng.random() < 0.5),
+            flip_vertically=self.flip_vertically and bool(rng.random() < 0.5),
+            jitter=self.jitter.draw(rng) if self.jitter else (),
+            grey=self.greyscale > 0 and bool(rng.random() < self.greyscale),
+            augmentation=self.augmentation.draw(rng, self.size, self.size) if self.augmentation else None,
+            erased=random_erasing_box(rng, self.size, self.size)
+            if self.erase > 0 and rng.random() < self.erase
+            else None,
+        )
+
+    def apply(self, image: Image.Image, view: View) -> np.ndarray:
+        """Makes the view of an image: float32 (size, size, channels)."""
+        pixels = _normalised(self.apply_to_image(image, view), self.mean, self.std, self.channels)
+        if view.erased is not None:
+            top, left, height, width = view.erased
+            pixels[top : top + height, left : left + width] = 0
+        return pixels
+
+    def apply_to_image(self, image: Image.Image, view: View) -> Image.Image:
+        """Makes the view of an image as far as it is an image: before it is normalised and erased."""
+        image = to_rgb(image)
+        if view.box is not None:
+            image = crop_resize(image, view.box, self.size, self.interpolation)
         else:
             image = _evaluation_view(image, self.size, self.resize, self.interpolation)
-        if self.kind == "pad_crop":
-            image = pad_crop(image, self.padding, random_crop_offset(rng, self.padding))
-        if self.flip and rng.random() < 0.5:
+        if view.offset is not None:
+            image = pad_crop(image, self.padding, view.offset)
+        if view.flip:
             image = horizontal_flip(image)
-        return _normalised(image, self.mean, self.std, self.channels)
+        if view.flip_vertically:
+            image = vertical_flip(image)
+        if self.jitter is not None:
+            image = self.jitter.apply(image, view.jitter)
+        if view.grey:
+            image = greyscale(image)
+        return image if self.augmentation is None else self.augmentation.apply(image, view.augmentation)
 
 
-def _normalised(image: Image.Image, mean: Sequence[float], std: Sequence[float], channels: int) -> np.ndarray:
-    if channels == 3:
-        return to_float(image, mean, std)
-    return to_float(image.convert("L"), (fmean(mean),), (fmean(std),))
+@dataclass(frozen=True)
+class TestTimeViews:
+    """Several views of an image, whose answers are averaged in evaluation.
+
+    Called with an image of any size and mode, it returns float32 (views, size, size, channels).
+
+    Attributes:
+        preprocessing: of the first view.
+        views: "one"; "flip", that and its mirror image; or "ten_crop", the corners and the centre of the image after
+            its resize, and of its mirror image.
+    """
+
+    __test__ = False  # not a test, whatever pytest thinks of the name
+
+    preprocessing: Preprocessing
+    views: Views = "flip"
+
+    def __post_init__(self) -> None:
+        _check_choice("views", self.views, Views)
+        if self.views == "ten_crop" and (self.preprocessing.resize or 0) <= self.preprocessing.size:
+            raise ValueError(
+                f"views: ten crops need a resize above the image size {self.preprocessing.size}, "
+                f"not {self.preprocessing.resize}"
+            )
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        settings = self.preprocessing
+        if self.views == "ten_crop":
+            assert settings.resize is not None  # `__post_init__` saw to it
+            views = ten_crops(resize(to_rgb(image), settings.resize, settings.interpolation), settings.size)
+        else:
+            view = _evaluation_view(to_rgb(image), settings.size, settings.resize, settings.interpolation)
+            views = [view] if self.views == "one" else [view, horizontal_flip(view)]
+        return np.stack([_normalised(view, settings.mean, settings.std, settings.channels) for view in views])
 
 
 def _evaluation_view(

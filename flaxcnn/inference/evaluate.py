@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from flaxcnn.inference.views import logits_of
 from flaxcnn.losses import Loss, softmax_cross_entropy
 from flaxcnn.metrics import in_top_k, means, multilabel
 from flaxcnn.models import Classifier
@@ -24,13 +25,14 @@ def make_eval_step(model: Classifier, *, loss: Loss = softmax_cross_entropy) -> 
         loss: logits and labels to one value an example.
 
     Returns:
-        A function of variables and a padded batch (`image` (n, h, w, c), `label` int (n,) or floats (n, classes),
-        `mask` float (n,), 0 for padding) to the sums of `loss`, `top1` and `top5` over the real examples, and their
-        `count`. Where labels are floats, to the examples' `logits`, `label` and `mask` too.
+        A function of variables and a padded batch (`image` (n, h, w, c), or (n, views, h, w, c) to have the answers
+        for several views averaged, `label` int (n,) or floats (n, classes), `mask` float (n,), 0 for padding) to the
+        sums of `loss`, `top1` and `top5` over the real examples, and their `count`. Where labels are floats, to the
+        examples' `logits`, `label` and `mask` too.
     """
 
     def step(variables: Any, batch: Mapping[str, Array]) -> dict[str, Array]:
-        logits: Any = model.apply(variables, batch["image"], train=False)
+        logits = logits_of(model, variables, batch["image"])
         labels, mask = batch["label"], batch["mask"]
         sums = {
             "loss": (loss(logits, labels) * mask).sum(),

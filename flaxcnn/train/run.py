@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import gzip
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -119,6 +121,14 @@ class RunFolder:
             RunError: when the folder is not a run's.
         """
         return self._read_json(self.examples)
+
+    def write_example_names(self, split: str, names: Iterable[str]) -> None:
+        """Keep which examples a split has, a name a line, as `SPLIT_examples.txt.gz`."""
+        path = self.path / f"{split}_examples.txt.gz"
+        partial = path.with_suffix(".partial")
+        # Without the time, which would differ between equal runs.
+        partial.write_bytes(gzip.compress(b"".join(os.fsencode(f"{name}\n") for name in names), mtime=0))
+        partial.replace(path)
 
     def _read_json(self, path: Path) -> Any:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -21,6 +22,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
 def test_a_run_leaves_everything_in_its_folder(run_folder: Path) -> None:
     names = {path.name for path in run_folder.iterdir()} - {".lock"}
     files = {"config.json", "class_names.json", "examples.json", "metrics.jsonl", "curves.png"}
+    files |= {"train_examples.txt.gz", "val_examples.txt.gz"}
     assert names == files | {"checkpoints", "tensorboard"}
     config = json.loads((run_folder / "config.json").read_text())
     assert config["model"]["name"] == "lenet"
@@ -97,6 +99,24 @@ def test_evaluation_is_exact_for_any_batch_size(command: Command, run_folder: Pa
     assert numbers["examples"] == 359
     assert (numbers["top1"], numbers["top5"]) == (trained["top1"], trained["top5"])
     assert numbers["loss"] == pytest.approx(trained["loss"], rel=1e-5)
+
+
+def test_a_run_keeps_the_names_of_its_examples(run_folder: Path) -> None:
+    for split in ("train", "val"):
+        names = gzip.decompress((run_folder / f"{split}_examples.txt.gz").read_bytes()).decode().splitlines()
+        assert tuple(names) == digits(split).names
+
+
+def test_evaluation_of_several_views(command: Command, run_folder: Path) -> None:
+    one, both, ten = (
+        command("evaluate", "--workdir", run_folder, "--json", "--data.resize", 36, "--data.views", views)
+        for views in ("one", "flip", "ten_crop")
+    )
+    assert one.status == both.status == ten.status == 0
+    assert len({json.loads(result.out)["loss"] for result in (one, both, ten)}) == 3
+    refused = command("evaluate", "--workdir", run_folder, "--data.views", "ten_crop")
+    assert refused.status == 2
+    assert "data.views: ten crops need a resize above the image size 32, not None: add --data.resize 37" in refused.err
 
 
 def test_evaluation_of_a_chosen_checkpoint(command: Command, run_folder: Path) -> None:

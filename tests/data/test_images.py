@@ -149,3 +149,13 @@ def test_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 13 * 7 // 2 - 1)
     with pytest.raises(DataError, match=r"bomb.png.*exceeds limit"):
         load_image(path)
+
+
+def test_more_pixels_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "large.png"
+    random_image("RGB").save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 13 * 7)
+    load_image(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 13 * 7 - 1)
+    with pytest.warns(Image.DecompressionBombWarning), pytest.raises(DataError, match=r"large.png.*the limit of 90: "):
+        load_image(path)

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flaxcnn.data import DataError, Preprocessing, digits, eval_batches, steps_per_epoch, train_batches
-from flaxcnn.data.sources import Example
+from flaxcnn.data import DataError, Preprocessing, digits, eval_batches, steps_per_epoch, train_batches, view_rng
+from flaxcnn.data.source import Example
 
 N = 23
 
@@ -130,6 +130,53 @@ def test_view_depends_on_seed_epoch_and_example_only() -> None:
     assert all(np.array_equal(larger[n], noise) for n, noise in first.items())
 
 
+def test_a_view_can_be_drawn_again() -> None:
+    for epoch, batches in enumerate((train(5), train(10)[5:])):
+        for number, noise in noises(batches).items():
+            np.testing.assert_array_equal(noise, view_rng(1, epoch, number).random((3, 2)).astype(np.float32))
+
+
+def test_repeated_examples_come_in_a_row_each_seen_anew() -> None:
+    batches = train(5, batch_size=4, repeats=3)
+    shown = np.array(labels(batches))
+    assert len(shown) == 20 and len(set(shown[:18].tolist())) == 6
+    assert all(len(set(shown[i : i + 3].tolist())) == 1 for i in range(0, 18, 3))
+    views = np.concatenate([batch["image"][:, :, :, 2] for batch in batches])
+    assert len({view.tobytes() for view in views}) == 20
+    for place, (number, view) in enumerate(zip(shown, views, strict=True)):
+        expected = view_rng(1, 0, int(number), place % 3).random((3, 2)).astype(np.float32)
+        np.testing.assert_array_equal(view, expected)
+
+
+class Unbalanced(Numbers):
+    """Classes of 17, 5 and 1 of the 23 examples."""
+
+    class_names = ("a", "b", "c")
+    labels = np.repeat(np.arange(3), (17, 5, 1))
+
+
+def test_balanced_epochs_show_every_class_equally_often() -> None:
+    batches = train(3, source=Unbalanced(), batch_size=23, balanced=True)
+    for batch in batches:
+        assert sorted(np.bincount(batch["label"]).tolist()) == [7, 8, 8]
+        shown = Counter(batch["image"][:, 0, 0, 0].astype(int).tolist())
+        assert max(shown[i] for i in range(17)) == 1  # none of the large class twice
+        assert {shown[i] for i in range(17, 22)} <= {1, 2}
+        assert len({view.tobytes() for view in batch["image"]}) == 23
+    assert len({tuple(batch["image"][:, 0, 0, 0]) for batch in batches}) == 3
+    assert len({i for batch in batches for i in batch["image"][:, 0, 0, 0] if i < 17}) > 8
+    assert_same(batches, train(3, source=Unbalanced(), batch_size=23, balanced=True, num_threads=1))
+
+
+def test_four_processes_share_an_epoch_whatever_the_order() -> None:
+    for options in ({}, {"repeats": 2}, {"balanced": True}):
+        source = Unbalanced()
+        whole = labels(train(2, source=source, batch_size=8, **options))
+        parts = [train(2, source=source, batch_size=8, shard=(i, 4), **options) for i in range(4)]
+        joined = np.concatenate([np.concatenate([part[step]["label"] for part in parts]) for step in range(2)])
+        assert joined.tolist() == whole
+
+
 @pytest.mark.parametrize("position", [0, 3, 5, 7, 12])
 def test_resumed_run_continues_with_the_very_next_batch(position: int) -> None:
     batches = train_batches(Numbers(), value_and_noise, batch_size=4, seed=1, num_threads=2)
@@ -231,6 +278,7 @@ def test_steps_per_epoch() -> None:
         ({"batch_size": 4, "shard": (2, 2)}, "^shard: expected"),
         ({"batch_size": 4, "num_threads": 0}, "^num_threads: expected 1 or more"),
         ({"batch_size": 4, "seed": -1}, "^seed: expected 0 or more"),
+        ({"batch_size": 4, "repeats": 0}, "^repeats: expected 1 to 23"),
     ],
 )
 def test_bad_argument_is_named(options: dict, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Iterator
 
@@ -10,7 +11,8 @@ import pytest
 from PIL import Image
 
 from flaxcnn.data import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, TrainTransform
-from flaxcnn.data.transforms import (
+from flaxcnn.data.augment import ColorJitter, RandAugment
+from flaxcnn.data.geometry import (
     Box,
     center_crop,
     crop_resize,
@@ -19,8 +21,11 @@ from flaxcnn.data.transforms import (
     random_crop_offset,
     random_resized_crop_box,
     resize,
-    to_float,
+    ten_crops,
+    vertical_flip,
 )
+from flaxcnn.data.transforms import TestTimeViews, View, to_float
+from tests.data.pictures import real_images
 
 SIZES = [(1, 1), (1, 9), (9, 1), (2, 33), (31, 32), (32, 31), (40, 40), (37, 53), (101, 67), (64, 200)]
 MODES = ["nearest", "bilinear", "bicubic"]
@@ -71,6 +76,7 @@ def test_crop_resize_and_flip(tv, width: int, height: int) -> None:
         expected = tv.functional.resized_crop(image, *box, [24, 24], filtered)
         assert_same(crop_resize(image, box, 24, interpolation), expected)
     assert_same(horizontal_flip(image), tv.functional.hflip(image))
+    assert_same(vertical_flip(image), tv.functional.vflip(image))
 
 
 @pytest.mark.parametrize("offset", [(0, 0), (3, 1), (8, 8)])
@@ -196,6 +202,8 @@ def test_transform_without_randomness_is_the_preprocessing() -> None:
         ("padding", -1),
         ("scale", (0.5, 0.1)),
         ("ratio", (0, 1)),
+        ("greyscale", 1.5),
+        ("erase", -0.1),
     ],
 )
 def test_bad_field_is_named(field: str, value: object) -> None:
@@ -208,3 +216,71 @@ def test_bad_preprocessing_field_is_named() -> None:
         Preprocessing(8, resize=0)
     with pytest.raises(ValueError, match=r"^interpolation: expected one of nearest, bilinear, bicubic, got"):
         Preprocessing(8, interpolation="lanczos")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("width, height", [(31, 32), (40, 40), (37, 53), (101, 67)])
+def test_ten_crops(tv, width: int, height: int) -> None:
+    image = random_image(width, height)
+    for crop, expected in zip(ten_crops(image, 30), tv.functional.ten_crop(image, [30]), strict=True):
+        assert_same(crop, expected)
+    with pytest.raises(ValueError, match=f"size: expected at most {min(image.size)} for an image of {width}x{height}"):
+        ten_crops(image, 200)
+
+
+def test_test_time_views() -> None:
+    image = random_image(70, 50)
+    preprocessing = Preprocessing(24, 30)
+    one, both = (TestTimeViews(preprocessing, views)(image) for views in ("one", "flip"))
+    np.testing.assert_array_equal(one[0], preprocessing(image))
+    np.testing.assert_array_equal(both, np.stack([one[0], one[0, :, ::-1]]))
+    ten = TestTimeViews(preprocessing, "ten_crop")(image)
+    assert ten.shape == (10, 24, 24, 3)
+    np.testing.assert_array_equal(ten[4], one[0])
+    np.testing.assert_array_equal(ten[5:], ten[[1, 0, 3, 2, 4], :, ::-1])
+    with pytest.raises(ValueError, match="views: ten crops need a resize above the image size 24, not None"):
+        TestTimeViews(Preprocessing(24), "ten_crop")
+
+
+FULL = TrainTransform(
+    32,
+    flip_vertically=True,
+    jitter=ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),
+    greyscale=0.2,
+    augmentation=RandAugment(interpolation="bilinear"),
+    erase=0.5,
+)
+
+
+def test_training_view_of_200_real_images(tv) -> None:
+    """All of training's transforms in a row, with torchvision's functions given what was drawn."""
+    from torchvision.transforms import v2
+    from torchvision.transforms.functional import normalize, to_tensor
+
+    policy, drawn = v2.RandAugment(interpolation=tv.InterpolationMode.BILINEAR), []
+    for number, (name, image) in enumerate(real_images(200)):
+        view = FULL.draw(np.random.default_rng(number), *image.size)
+        drawn.append(view)
+        expected = tv.functional.resized_crop(image, *view.box, [32, 32], tv.InterpolationMode.BILINEAR)
+        expected = tv.functional.hflip(expected) if view.flip else expected
+        expected = tv.functional.vflip(expected) if view.flip_vertically else expected
+        for change, factor in view.jitter:
+            expected = getattr(tv.functional, f"adjust_{change}")(expected, factor)
+        expected = tv.functional.rgb_to_grayscale(expected, 3) if view.grey else expected
+        for op in view.augmentation:
+            expected = policy._apply_image_or_video_transform(expected, *op, policy.interpolation, policy._fill)
+        tensor = normalize(to_tensor(expected), list(IMAGENET_MEAN), list(IMAGENET_STD))
+        if view.erased is not None:
+            tensor = tv.functional.erase(tensor, *view.erased, tensor.new_zeros(3, 1, 1))
+        pixels = FULL.apply(image, view)
+        np.testing.assert_array_equal(pixels, tensor.permute(1, 2, 0).numpy(), err_msg=f"{name} {view}")
+    for field in ("flip", "flip_vertically", "grey", "erased"):  # each of the two cases was there
+        assert 0 < sum(bool(getattr(view, field)) for view in drawn) < 200
+
+
+def test_a_view_is_drawn_again_and_survives_pickling() -> None:
+    image = random_image(70, 50)
+    view = FULL.draw(np.random.default_rng(7), *image.size)
+    assert view == FULL.draw(np.random.default_rng(7), *image.size) == pickle.loads(pickle.dumps(view))
+    assert view != FULL.draw(np.random.default_rng(8), *image.size)
+    np.testing.assert_array_equal(FULL(image, np.random.default_rng(7)), FULL.apply(image, view))
+    assert View() == TrainTransform(8, "none", flip=False).draw(np.random.default_rng(0), 9, 9)

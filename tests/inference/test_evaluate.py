@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
 from flaxcnn.inference import evaluate, make_eval_step
 from flaxcnn.losses import sigmoid_binary_cross_entropy
@@ -44,6 +44,16 @@ def test_it_is_the_mean_over_the_examples(batch_size: int) -> None:
         rel=1e-5,
     )
     assert isinstance(result["examples"], int)
+
+
+def test_the_answers_for_several_views_are_averaged() -> None:
+    views = np.stack([IMAGES, IMAGES[:, :, ::-1], IMAGES * 2], axis=1)  # (n, views, h, w, c)
+    probabilities = np.mean([softmax(MODEL.apply(VARIABLES, views[:, i], train=False), axis=1) for i in range(3)], 0)
+    batch = {"image": views, "label": LABELS, "mask": np.ones(N, np.float32)}
+    result = evaluate(jax.jit(make_eval_step(MODEL)), VARIABLES, [batch])
+    assert result is not None
+    assert result["loss"] == pytest.approx(-np.log(probabilities[np.arange(N), LABELS]).mean(), rel=1e-5)
+    assert result["top1"] == (probabilities.argmax(axis=1) == LABELS).mean()
 
 
 def test_an_interrupted_evaluation_has_no_result() -> None:

@@ -1,0 +1,79 @@
+"""Show what the network sees in training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from flaxcnn import data
+from flaxcnn.build import build_model, build_preprocessing, build_source, build_train_transform
+from flaxcnn.cli.command_line import Parser, read_config
+from flaxcnn.config import ConfigError
+from flaxcnn.data.check import class_counts
+from flaxcnn.data.statistics import channel_statistics
+from flaxcnn.visual.samples import draw_samples
+
+DESCRIPTION = """Show what the network sees in training: a picture of augmented samples with their labels and of the
+class balance, and the mean and the deviation of each channel.
+
+--out FILE.png names the picture (data.png), --images N how many samples it has (48)."""
+_COLUMNS = 8
+
+
+def main(argv: Sequence[str]) -> int:
+    """`show_data --config FILE [--out FILE.png] [--images N] [--section.field VALUE ...]`."""
+    own = Parser("show_data", add_help=False)
+    own.add_argument("--out", default="data.png")
+    own.add_argument("--images", type=int, default=48)
+    known, rest = own.parse_known_args(argv)
+    config, _ = read_config(rest, prog="show_data", description=DESCRIPTION)
+    if known.images < 1:
+        raise ConfigError(f"--images must be 1 or more, not {known.images}")
+    if not known.out.endswith(".png"):
+        raise ConfigError(f"--out must end in .png: {known.out}")
+    sources = {split: build_source(config, split) for split in ("train", "val")}
+    train = sources["train"]
+    model = build_model(config, len(train.class_names))
+    transform, preprocessing = build_train_transform(config, model), build_preprocessing(config, model)
+    # The first batch of the training that this config describes.
+    batches = data.train_batches(
+        train,
+        transform,
+        batch_size=min(known.images, len(train)),
+        seed=config.train.seed,
+        repeats=config.data.repeats,
+        balanced=config.data.balanced,
+        num_threads=1,
+    )
+    batch = next(batches)
+    batches.close()
+    mean, std = (np.asarray(values, np.float32) for values in (transform.mean, transform.std))
+    images = np.clip(batch["image"] * std + mean, 0, 1)
+    counts = {split: class_counts(source) for split, source in sources.items()}
+    draw_samples(images, [_label(train, row) for row in batch["label"]], counts, Path(known.out), columns=_COLUMNS)
+    _print_counts(counts)
+    found, deviation, number = channel_statistics(train, preprocessing)
+    # Back from the normalised pixels to those in [0, 1].
+    print(f"over {number:,} of {len(train):,} training images, as evaluation sees them:")
+    print(f"  --data.mean {_numbers(found * std + mean)} --data.std {_numbers(deviation * std)}")
+    print(f"the config has\n  --data.mean {_numbers(mean)} --data.std {_numbers(std)}")
+    print(f"samples in {known.out}")
+    return 0
+
+
+def _label(source: data.Source, row: np.ndarray) -> str:
+    if np.ndim(row) == 0:
+        return source.class_names[int(row)]
+    return ", ".join(source.class_names[i] for i in np.flatnonzero(row)) or "none"
+
+
+def _print_counts(counts: dict[str, dict[str, int]]) -> None:
+    for split, of in counts.items():
+        least, most = (f"{of[name]:,} ({name})" for name in (min(of, key=of.__getitem__), max(of, key=of.__getitem__)))
+        print(f"{split}: {sum(of.values()):,} images, {len(of)} classes, of {least} to {most}")
+
+
+def _numbers(values: np.ndarray) -> str:
+    return " ".join(f"{value:.4f}" for value in values)

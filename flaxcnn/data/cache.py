@@ -1,0 +1,103 @@
+"""Decoded images kept, so that an epoch after the first decodes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from flaxcnn.data.source import Example, Source, label_of
+
+
+class CachedSource:
+    """A source whose images are decoded once.
+
+    A pixel takes 3 bytes: a photograph of 500x375 half a megabyte, ten times its JPEG file.
+
+    Args:
+        source: of the examples.
+        folder: where to keep the images, a file each; None keeps them in memory. A file that has changed since, by its
+            size or its time, is decoded anew.
+        max_bytes: of pixels in memory; what does not fit is decoded each time.
+    """
+
+    def __init__(self, source: Source, folder: str | os.PathLike[str] | None = None, *, max_bytes: int = 8 * 2**30):
+        self.source = source
+        self._folder = None if folder is None else Path(folder)
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._images: dict[int, np.ndarray] = {}  # index -> (h, w, 3) uint8
+        self._lock = threading.Lock()
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """As of the source."""
+        return self.source.class_names
+
+    @property
+    def labels(self) -> np.ndarray:
+        """As of the source."""
+        return self.source.labels
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """As of the source."""
+        return getattr(self.source, "skipped", ())
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Example:
+        pixels = self._in_memory(index) if self._folder is None else self._on_disk(index, self._folder)
+        return {"image": Image.fromarray(pixels), "label": label_of(self.labels, index)}
+
+    def name(self, index: int) -> str:
+        """As of the source."""
+        return self.source.name(index)
+
+    def key(self, index: int) -> str:
+        """As of the source."""
+        return self.source.key(index)
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> CachedSource:
+        """The source of these examples, with a memory of its own."""
+        return CachedSource(self.source.select(indices), self._folder, max_bytes=self._max_bytes)
+
+    def _in_memory(self, index: int) -> np.ndarray:
+        if (kept := self._images.get(index)) is not None:
+            return kept
+        pixels = np.asarray(self.source[index]["image"])
+        with self._lock:
+            if index not in self._images and self._bytes + pixels.nbytes <= self._max_bytes:
+                self._images[index] = pixels
+                self._bytes += pixels.nbytes
+        return pixels
+
+    def _on_disk(self, index: int, folder: Path) -> np.ndarray:
+        file = folder / f"{self._version(index)}.npy"
+        try:
+            return np.load(file)
+        except (OSError, ValueError, EOFError):  # not there yet, or the disk was full when it was written
+            pixels = np.asarray(self.source[index]["image"])
+        unfinished = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+        with unfinished.open("wb") as stream:
+            np.save(stream, pixels)
+        unfinished.replace(file)
+        return pixels
+
+    def _version(self, index: int) -> str:
+        """A hash of the example's name, and of the size and time of its file where it has one."""
+        name = self.source.name(index)
+        try:
+            stat = os.stat(name)  # noqa: PTH116, a third of the time of Path.stat
+            name = f"{name}:{stat.st_size}:{stat.st_mtime_ns}"
+        except OSError:
+            pass  # no file: the name is that of a record of a data set
+        return hashlib.sha256(os.fsencode(name)).hexdigest()[:32]

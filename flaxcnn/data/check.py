@@ -1,0 +1,104 @@
+"""A look at a whole data set before it is trained on: counts, sizes, and files that are broken, doubled or leaked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from flaxcnn.data.images import DataError
+from flaxcnn.data.source import Source
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check_data` found.
+
+    Attributes:
+        counts: split -> class -> examples; an example with several labels counts for each.
+        sizes: the least, the median and the greatest width, and the same of the height, in pixels.
+        broken: a line for each image that cannot be read, with its name.
+        duplicates: names of images of the same pixels, within one split.
+        leaked: names of images of the same pixels in more than one split.
+        contradictions: names of images of the same pixels with different labels.
+    """
+
+    counts: Mapping[str, Mapping[str, int]]
+    sizes: Mapping[str, tuple[int, int, int]]
+    broken: tuple[str, ...]
+    duplicates: tuple[tuple[str, ...], ...]
+    leaked: tuple[tuple[str, ...], ...]
+    contradictions: tuple[tuple[str, ...], ...]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether there is nothing to mend; duplicates within a split are only told."""
+        return not (self.broken or self.leaked or self.contradictions)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    split: str
+    name: str
+    label: bytes
+    size: tuple[int, int] = (0, 0)
+    pixels: bytes = b""
+    error: str | None = None
+
+
+def check_data(splits: Mapping[str, Source]) -> Report:
+    """Decodes every image of a data set once.
+
+    Args:
+        splits: of the same classes.
+
+    Returns:
+        What was found. Images are the same where their decoded pixels are, whatever file format holds them.
+    """
+    seen = [example for split, source in splits.items() for example in _look(split, source)]
+    whole = [example for example in seen if example.error is None]
+    same: dict[bytes, list[_Seen]] = defaultdict(list)
+    for example in whole:
+        same[example.pixels].append(example)
+    groups = [group for group in same.values() if len(group) > 1]
+    return Report(
+        counts={split: class_counts(source) for split, source in splits.items()},
+        sizes={
+            side: (min(values), int(np.median(values)), max(values))
+            for side, values in zip(("width", "height"), zip(*(e.size for e in whole), strict=True), strict=False)
+        },
+        broken=tuple(example.error for example in seen if example.error is not None),
+        duplicates=_names(g for g in groups if len({e.split for e in g}) < len(g)),
+        leaked=_names(g for g in groups if len({e.split for e in g}) > 1),
+        contradictions=_names(g for g in groups if len({e.label for e in g}) > 1),
+    )
+
+
+def _look(split: str, source: Source) -> list[_Seen]:
+    def look(index: int) -> _Seen:
+        name, label = source.name(index), source.labels[index].tobytes()
+        try:
+            image = source[index]["image"]
+        except DataError as error:
+            return _Seen(split, name, label, error=str(error).split("; mend or remove")[0])
+        pixels = hashlib.sha256(np.asarray(image).tobytes() + str(image.size).encode()).digest()
+        return _Seen(split, name, label, image.size, pixels)
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(look, range(len(source))))
+
+
+def class_counts(source: Source) -> dict[str, int]:
+    """Class -> examples; one with several labels counts for each."""
+    if source.labels.ndim == 1:
+        counts = Counter(source.labels.tolist())
+        return {name: counts[i] for i, name in enumerate(source.class_names)}
+    return dict(zip(source.class_names, source.labels.sum(axis=0).astype(int).tolist(), strict=True))
+
+
+def _names(groups) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(example.name for example in group) for group in groups)

@@ -1,0 +1,234 @@
+"""Data sets in ArrayRecord files: tensorflow-datasets' builders, read and written without TensorFlow."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from flaxcnn.data.images import DataError, decode
+from flaxcnn.data.source import Example, Source
+from flaxcnn.errors import did_you_mean
+
+
+def tfds_splits(
+    builder: str, *, data_dir: str | os.PathLike[str] | None = None, download: bool = False
+) -> dict[str, Callable[[], PreparedSource]]:
+    """The splits of a data set that tensorflow-datasets has prepared as ArrayRecord.
+
+    Args:
+        builder: its name, such as `imagenette/160px`: one of tensorflow-datasets' own, or one that lies in `data_dir`.
+        data_dir: where it was prepared; ~/tensorflow_datasets by default.
+        download: whether to download and prepare it if need be. Otherwise nothing touches the network.
+
+    Returns:
+        The name of each split and a function that makes its source.
+
+    Raises:
+        DataError: there is no such builder, it is not prepared, or it does not hold images with a label.
+    """
+    import tensorflow_datasets as tfds
+
+    folder = Path(data_dir) if data_dir is not None else Path.home() / "tensorflow_datasets"
+    made = _builder(builder, folder)
+    if not made.is_prepared():
+        if not download:
+            raise DataError(_how_to_prepare(builder, folder, made))
+        _prepare(made)
+    features = made.info.features
+    if not isinstance(features, tfds.features.FeaturesDict) or not {"image", "label"} <= set(features):
+        raise DataError(f"{builder}: it has no features `image` and `label` to train a classifier on")
+    if not isinstance(features["label"], tfds.features.ClassLabel):
+        raise DataError(f"{builder}: its feature `label` is not a class")
+    return {str(split): partial(_open, made, str(split)) for split in made.info.splits}
+
+
+def _builder(name: str, folder: Path) -> Any:
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.registered import DatasetNotFoundError
+
+    try:
+        with _quiet():
+            return tfds.builder(name, data_dir=str(folder), file_format="array_record")
+    except DatasetNotFoundError as error:
+        known = {*tfds.list_builders(with_community_datasets=False), *_datasets_in(folder)}
+        raise DataError(f"tensorflow-datasets has no data set {name!r}{did_you_mean(name, known)}") from error
+    except ValueError as error:
+        reason = " ".join(str(error).split()).rpartition('}": ')[2]  # without the builder's arguments
+        raise DataError(f"{name}: {reason[:200]}") from error
+    except ImportError as error:
+        raise DataError(f"{name}: this data set's builder needs {error.name or 'tensorflow'}: install it") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without absl's warnings of data that is not there, of which a `DataError` says more."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _datasets_in(folder: Path) -> list[str]:
+    return sorted({file.parents[1].name for file in folder.glob("*/*/dataset_info.json")})
+
+
+def _how_to_prepare(name: str, folder: Path, builder: Any) -> str:
+    by_hand = ""
+    if getattr(builder, "MANUAL_DOWNLOAD_INSTRUCTIONS", None):
+        by_hand = f"; its files are not public: put them into {folder / 'downloads' / 'manual'} first"
+    others = _datasets_in(folder)
+    there = f" (what is there: {', '.join(others)})" if others else ""
+    return (
+        f"{name} is not prepared in {folder}{there}; prepare it with --data.download True, "
+        f"or name the folder where it is: --data.path DIR{by_hand}"
+    )
+
+
+def _prepare(builder: Any) -> None:
+    try:
+        builder.download_and_prepare(file_format="array_record")
+    except ModuleNotFoundError as error:
+        if "tensorflow" not in str(error):
+            raise
+        raise DataError(
+            f"{builder.name}: its builder encodes images with TensorFlow, which is not installed; where it is, prepare "
+            f"it with `tfds build {builder.name} --file_format=array_record`, and copy the folder {builder.data_path}"
+        ) from error
+    except (AssertionError, OSError) as error:
+        raise DataError(f"{builder.name} cannot be prepared: {' '.join(str(error).split())}") from error
+
+
+def _open(builder: Any, split: str) -> PreparedSource:
+    import tensorflow_datasets as tfds
+
+    try:
+        records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    except NotImplementedError as error:
+        raise DataError(
+            f"{builder.data_path} is not in ArrayRecord but in {builder.info.file_format}; "
+            f"prepare it anew with `tfds build {builder.name} --file_format=array_record`"
+        ) from error
+    class_names = tuple(builder.info.features["label"].names)
+    return PreparedSource(records, class_names, split, Path(builder.data_path))
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedSource:
+    """Records of ArrayRecord files, decoded when they are read."""
+
+    records: Sequence[Mapping[str, Any]]  # image: the bytes of a file; label: int
+    class_names: tuple[str, ...]
+    split: str
+    folder: Path
+    rows: np.ndarray | None = None  # (n,) which records; None for all
+
+    def __len__(self) -> int:
+        return len(self.records) if self.rows is None else len(self.rows)
+
+    def __getitem__(self, index: int) -> Example:
+        record = self.records[self._row(index)]
+        return {"image": decode(record["image"], self.name(index)), "label": int(record["label"])}
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """(n,) int64, read once from all records and kept beside them where that folder can be written."""
+        labels = self._all_labels()
+        return labels if self.rows is None else labels[self.rows]
+
+    def _all_labels(self) -> np.ndarray:
+        file = self.folder / f"labels-{self.split}.npy"
+        if file.is_file() and len(kept := np.load(file)) == len(self.records):
+            return kept
+        labels = np.array([record["label"] for record in self.records], np.int64)
+        if os.access(self.folder, os.W_OK):
+            partial_file = file.with_suffix(f".{os.getpid()}.npy")
+            np.save(partial_file, labels)
+            partial_file.replace(file)
+        return labels
+
+    def _row(self, index: int) -> int:
+        return index if self.rows is None else int(self.rows[index])
+
+    def name(self, index: int) -> str:
+        return f"{self.folder} {self.key(index)}"
+
+    def key(self, index: int) -> str:
+        return f"{self.split}[{self._row(index)}]"
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> PreparedSource:
+        rows = np.asarray(indices)
+        return replace(self, rows=rows if self.rows is None else self.rows[rows])
+
+
+def write_arrayrecord(name: str, splits: Mapping[str, Source], data_dir: str | os.PathLike[str]) -> Path:
+    """Writes a data set as tensorflow-datasets' ArrayRecord files, in the order that it has.
+
+    Args:
+        name: what `tfds_splits` will know it by: lower case, digits and underscores.
+        splits: of the same classes, an example with one label; "all" becomes "train".
+        data_dir: the folder to put it into.
+
+    Returns:
+        The folder of the data set.
+
+    Raises:
+        DataError: there is one of that name, or an image cannot be read.
+    """
+    import tensorflow_datasets as tfds
+
+    if re.fullmatch(r"[a-z][a-z0-9_]*", name) is None:
+        raise DataError(f"{name!r} is no name for a data set: use lower case, digits and underscores")
+    class_names = next(iter(splits.values())).class_names
+
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self) -> Any:
+            features = tfds.features.FeaturesDict(
+                {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=list(class_names))}
+            )
+            return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
+
+        def _split_generators(self, dl_manager: Any) -> Any:
+            # tensorflow-datasets keeps the word `all` for itself.
+            return {"train" if s == "all" else s: self._generate_examples(source) for s, source in splits.items()}
+
+        def _generate_examples(self, source: Source) -> Iterator[tuple[int, dict[str, Any]]]:  # type: ignore[override]
+            for i in range(len(source)):
+                yield i, {"image": _encoded(source, i), "label": int(source.labels[i])}
+
+    Builder.name = name
+    with _quiet(), contextlib.redirect_stdout(io.StringIO()):  # it would say that it downloads
+        builder = Builder(data_dir=str(data_dir), file_format="array_record")
+        if builder.is_prepared():
+            raise DataError(f"{builder.data_path} is there already: remove it, or choose another name")
+        tfds.disable_progress_bar()
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+    return Path(builder.data_path)
+
+
+def _encoded(source: Source, index: int) -> bytes:
+    """The file of an example as it is, where it is RGB already; else a PNG file."""
+    decoded = source[index]["image"]  # or the error that names it
+    path = Path(source.name(index))
+    if path.is_file():
+        with Image.open(path) as image:
+            if image.mode == "RGB" and image.format in ("JPEG", "PNG") and image.getexif().get(0x0112, 1) == 1:
+                return path.read_bytes()
+    file = io.BytesIO()
+    decoded.save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,56 @@
+"""What the network sees, as a picture: views of training images, and how many images each class has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_COLORS = ("#0072B2", "#D55E00", "#009E73")  # Okabe and Ito's blue, vermilion, green
+_MOST_CLASSES = 40
+
+
+def draw_samples(
+    images: np.ndarray, labels: Sequence[str], counts: Mapping[str, Mapping[str, int]], path: Path, *, columns: int
+) -> None:
+    """Draw a grid of images with their labels, and beside it the class balance.
+
+    Args:
+        images: (n, h, w, 3) in [0, 1].
+        labels: n names.
+        counts: split -> class -> images.
+        path: of the PNG to write.
+        columns: of the grid.
+    """
+    from matplotlib.figure import Figure
+
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(1.3 * columns + 4.5, max(1.5 * rows, 4)), dpi=110, layout="constrained")
+    parts: Any = figure.subfigures(1, 2, width_ratios=(1.3 * columns, 4.5))
+    left, right = parts
+    places = np.ravel(left.subplots(rows, columns))
+    for axes in places:
+        axes.axis("off")
+    for axes, image, label in zip(places[: len(images)], images, labels, strict=True):
+        axes.imshow(image, interpolation="nearest")
+        axes.set_title(label if len(label) <= 18 else f"{label[:17]}…", fontsize=7, pad=2)
+    _draw_counts(right.subplots(), counts)
+    figure.savefig(path)
+
+
+def _draw_counts(axes: Any, counts: Mapping[str, Mapping[str, int]]) -> None:
+    """A bar a class and split; the largest classes only where there are many."""
+    totals = {name: sum(of.get(name, 0) for of in counts.values()) for name in next(iter(counts.values()))}
+    # Ties in the order of the classes.
+    shown = sorted(totals, key=lambda name: -totals[name])[:_MOST_CLASSES] if len(totals) > _MOST_CLASSES else [*totals]
+    height = 0.8 / len(counts)
+    for number, (split, of) in enumerate(counts.items()):
+        places = np.arange(len(shown)) + (number - (len(counts) - 1) / 2) * height
+        axes.barh(places, [of.get(name, 0) for name in shown], height, label=split, color=_COLORS[number % 3])
+    axes.set_yticks(np.arange(len(shown)), shown, fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel("images")
+    axes.set_title(f"the largest {len(shown)} of {len(totals)} classes" if len(shown) < len(totals) else "classes")
+    axes.legend()

@@ -1,0 +1,11 @@
+"""Show what the network sees: python scripts/show_data.py --config configs/lenet.py"""
+
+import signal
+import sys
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # JAX loses a KeyboardInterrupt while it is imported
+
+from flaxcnn.cli.main import script  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(script("show_data"))

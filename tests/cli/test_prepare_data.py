@@ -1,0 +1,84 @@
+"""prepare_data: what it finds in a folder, what it writes, and mistakes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flaxcnn.data import folder_splits, tfds_splits
+from tests.cli.conftest import Command
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root, rng = tmp_path / "data", np.random.default_rng(0)
+    for split, count in (("train", 4), ("test", 2)):
+        for label in ("ape", "bee"):
+            (root / split / label).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (10 + i, 20, 3), np.uint8)
+                Image.fromarray(pixels).save(root / split / label / f"{i}.png")
+    return root
+
+
+def test_a_clean_folder(command: Command, folder: Path) -> None:
+    result = command("prepare_data", "check", folder)
+    assert result.status == 0 and result.err == ""
+    lines = result.out.splitlines()
+    assert [line.split() for line in lines[:3]] == [["class", "train", "test"], ["ape", "4", "2"], ["bee", "4", "2"]]
+    assert lines[3:5] == ["width: 20 to 20 pixels, median 20", "height: 10 to 13 pixels, median 11"]
+    assert [line.rsplit(": ")[1] for line in lines[5:]] == ["0"] * 4
+
+
+def test_what_is_wrong_is_named(command: Command, folder: Path) -> None:
+    shutil.copy(folder / "train/ape/0.png", folder / "train/ape/again.png")
+    shutil.copy(folder / "train/ape/1.png", folder / "train/bee/other.png")
+    with Image.open(folder / "train/bee/2.png") as image:
+        image.save(folder / "test/bee/leaked.bmp")
+    (folder / "test/ape/bad.jpg").write_text("no image")
+    result = command("prepare_data", "check", folder, "--json")
+    assert result.status == 1
+    report = json.loads(result.out)
+    names = {k: [[Path(n).name for n in group] for group in report[k]] for k in ("duplicates", "leaked")}
+    assert names["leaked"] == [["2.png", "leaked.bmp"]]
+    assert names["duplicates"] == [["0.png", "again.png"], ["1.png", "other.png"]]
+    assert [[Path(n).name for n in group] for group in report["contradictions"]] == [["1.png", "other.png"]]
+    assert report["broken"] == [f"{folder / 'test/ape/bad.jpg'}: not an image that Pillow can read"]
+    assert report["counts"]["train"] == {"ape": 5, "bee": 5}
+    text = command("prepare_data", "check", folder)
+    assert text.status == 1 and "of the same pixels in two splits (leaked): 1\n" in text.out
+
+
+def test_one_folder_is_checked_as_training_divides_it(command: Command, folder: Path) -> None:
+    result = command("prepare_data", "check", folder / "train", "--val_fraction", 0.5)
+    assert result.out.splitlines()[1].split() == ["ape", "2", "2"]
+
+
+def test_arrayrecord(command: Command, folder: Path, tmp_path: Path) -> None:
+    result = command("prepare_data", "arrayrecord", folder, "--out", tmp_path / "out", "--name", "insects")
+    assert result.status == 0
+    assert f"wrote {tmp_path}/out/insects/1.0.0: 8 train, 4 test" in result.out
+    assert f"--data.name tfds --data.builder insects --data.path {tmp_path}/out" in result.out
+    prepared = tfds_splits("insects", data_dir=tmp_path / "out")
+    for split, make in folder_splits(folder).items():
+        np.testing.assert_array_equal(prepared[split]().labels, make().labels)
+
+
+def test_mistakes(refused: Callable[..., str], folder: Path, tmp_path: Path) -> None:
+    assert "say what to do: check or split or arrayrecord" in refused("prepare_data")
+    assert "no action 'chek'; did you mean check?" in refused("prepare_data", "chek", folder)
+    assert "PATH" in refused("prepare_data", "check")
+    assert "none: no such file" in refused("prepare_data", "check", tmp_path / "none")
+    assert "--val_fraction: must be a number, not 'x'" in refused(
+        "prepare_data", "check", folder, "--val_fraction", "x"
+    )
+    out = ("arrayrecord", folder, "--out", tmp_path / "out", "--name")
+    assert "'In sects' is no name for a data set" in refused("prepare_data", *out, "In sects")
+    (folder / "train/ape/bad.jpg").write_text("no image")
+    assert "bad.jpg: not an image" in refused("prepare_data", *out, "insects")

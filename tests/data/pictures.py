@@ -1,0 +1,54 @@
+"""Real photographs for the tests, in every shape and kind that users have."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import cast
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from flaxcnn.data import to_rgb
+
+KINDS = ("RGB", "L", "RGBA", "P", "LA", "CMYK", "1", "turned", "narrow", "flat")
+
+
+def photographs() -> list[Image.Image]:
+    """scikit-learn's two photographs, 640x427."""
+    from sklearn.datasets import load_sample_images
+
+    return [Image.fromarray(pixels) for pixels in cast(dict, load_sample_images())["images"]]
+
+
+def encoded(kind: str, picture: Image.Image) -> bytes:
+    """The picture as an image file of one of `KINDS`."""
+    file, exif = io.BytesIO(), Image.Exif()
+    if kind == "turned":
+        exif[0x0112] = 1 + picture.width % 8
+        picture.save(file, "JPEG", exif=exif)
+    elif kind == "P":
+        picture.quantize(32).save(file, "PNG", transparency=3)
+    elif kind in ("RGBA", "LA"):
+        picture = picture.convert(kind)
+        picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+        picture.save(file, "PNG")
+    elif kind == "narrow":
+        picture.crop((0, 0, 1, picture.height)).save(file, "PNG")
+    elif kind == "flat":
+        picture.crop((0, 0, picture.width, 1)).save(file, "PNG")
+    else:
+        picture.convert(kind).save(file, "TIFF" if kind in ("CMYK", "1") else "JPEG")
+    return file.getvalue()
+
+
+def real_images(count: int) -> Iterator[tuple[str, Image.Image]]:
+    """Parts of photographs, of odd sizes and all kinds, each decoded from a file: its kind and the image."""
+    rng, pictures = np.random.default_rng(0), photographs()
+    for number in range(count):
+        kind, picture = KINDS[number % len(KINDS)], pictures[number % 2]
+        width, height = (int(n) for n in rng.integers(5, 120, 2))
+        left, top = int(rng.integers(picture.width - width)), int(rng.integers(picture.height - height))
+        file = io.BytesIO(encoded(kind, picture.crop((left, top, left + width, top + height))))
+        with Image.open(file) as image:
+            yield f"{number} {kind}", to_rgb(ImageOps.exif_transpose(image))

@@ -1,0 +1,84 @@
+"""Decoded images in memory and on disk: the same pixels, decoded once, within bounds."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flaxcnn.data import CachedSource, DataError, folder_splits
+from flaxcnn.data.source import Example, FolderSource
+
+
+@dataclass(frozen=True, eq=False)
+class Counting(FolderSource):
+    """Notes what it decodes."""
+
+    decoded: list[int] = field(default_factory=list)
+
+    def __getitem__(self, index: int) -> Example:
+        self.decoded.append(index)
+        return super().__getitem__(index)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Counting:
+    rng = np.random.default_rng(0)
+    for label in "ab":
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for i in range(4):
+            pixels = rng.integers(0, 256, (10, 20, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / label / f"{i}.jpg")
+    plain = folder_splits(tmp_path / "images")["all"]()
+    return Counting(plain.root, plain.files, plain.labels, plain.class_names)
+
+
+def pixels(source, index: int) -> np.ndarray:
+    return np.asarray(source[index]["image"])
+
+
+@pytest.mark.parametrize("place", ["memory", "disk"])
+def test_an_image_is_decoded_once(source: Counting, tmp_path: Path, place: str) -> None:
+    cached = CachedSource(source, tmp_path / "cache" if place == "disk" else None)
+    expected = [pixels(source, i) for i in range(8)]
+    source.decoded.clear()
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            for ours, theirs in zip(pool.map(lambda i: pixels(cached, i), range(8)), expected, strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+    assert sorted(source.decoded) == list(range(8))
+    assert [cached[i]["label"] for i in range(8)] == source.labels.tolist()
+    assert (cached.name(3), cached.key(3), len(cached)) == (source.name(3), source.key(3), 8)
+    np.testing.assert_array_equal(pixels(cached.select([5]), 0), expected[5])
+
+
+def test_a_folder_serves_the_next_run_until_the_file_changes(source: Counting, tmp_path: Path) -> None:
+    pixels(CachedSource(source, tmp_path / "cache"), 2)
+    source.decoded.clear()
+    again = CachedSource(source, tmp_path / "cache")
+    pixels(again, 2)
+    assert source.decoded == []
+    Image.new("RGB", (4, 4)).save(source.name(2))
+    assert pixels(again, 2).shape == (4, 4, 3)
+    (file,) = (f for f in (tmp_path / "cache").iterdir() if f.stat().st_size < 400)
+    file.write_bytes(file.read_bytes()[:-9])  # cut short
+    assert pixels(again, 2).shape == (4, 4, 3) and source.decoded == [2, 2]
+
+
+def test_memory_is_bounded(source: Counting) -> None:
+    cached = CachedSource(source, max_bytes=2 * 10 * 20 * 3)
+    for _ in range(2):
+        for i in range(8):
+            pixels(cached, i)
+    assert sorted(source.decoded) == [0, 1, *sorted([*range(2, 8), *range(2, 8)])]
+
+
+def test_a_broken_file_is_named_as_ever(source: Counting, tmp_path: Path) -> None:
+    Path(source.name(1)).write_bytes(b"no image")
+    for folder in (None, tmp_path / "cache"):
+        with pytest.raises(DataError, match=r"1.jpg: not an image"):
+            CachedSource(source, folder)[1]

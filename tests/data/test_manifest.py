@@ -1,0 +1,108 @@
+"""Manifests in CSV and JSON lines: what they mean, and what a broken one says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flaxcnn.data import DataError, choose, eval_batches, manifest_splits, train_batches
+
+
+def write_images(folder: Path, count: int) -> list[str]:
+    (folder / "images").mkdir(parents=True)
+    for i in range(count):
+        Image.new("RGB", (3, 2), (i, 0, 0)).save(folder / "images" / f"{i}.png")
+    return [f"images/{i}.png" for i in range(count)]
+
+
+def write(file: Path, rows: list[dict]) -> Path:
+    if file.suffix == ".csv":
+        flat = [[";".join(v) if isinstance(v, list) else v for v in row.values()] for row in rows]
+        file.write_text("\n".join(",".join(map(str, line)) for line in [list(rows[0]), *flat]) + "\n")
+    else:
+        file.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
+    return file
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.jsonl", "m.JSON"])
+def test_a_label_each(tmp_path: Path, name: str) -> None:
+    paths = write_images(tmp_path, 4)
+    rows = [{"path": p, "label": label} for p, label in zip(paths, ["dog", "cat", "ape", "cat"], strict=True)]
+    rows[3]["path"] = str(tmp_path / paths[3])  # absolute
+    splits = manifest_splits(write(tmp_path / name, rows))
+    source = splits["all"]()
+    assert list(splits) == ["all"] and source.class_names == ("ape", "cat", "dog")
+    assert source.labels.tolist() == [2, 1, 0, 1] and source.labels.dtype == np.int64
+    assert [source[i]["image"].getpixel((0, 0))[0] for i in range(4)] == [0, 1, 2, 3]
+    assert source.name(0) == str(tmp_path / paths[0]) and source.key(0) == paths[0]
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.jsonl"])
+def test_several_labels_are_vectors_up_to_the_batch(tmp_path: Path, name: str) -> None:
+    paths = write_images(tmp_path, 4)
+    labels = [["dog", "out"], [], ["cat"], ["out"]]
+    rows = [{"path": path, "labels": each} for path, each in zip(paths, labels, strict=True)]
+    source = manifest_splits(write(tmp_path / name, rows))["all"]()
+    expected = np.array([[0, 1, 1], [0, 0, 0], [1, 0, 0], [0, 0, 1]], np.float32)
+    assert source.class_names == ("cat", "dog", "out")
+    np.testing.assert_array_equal(source.labels, expected)
+    np.testing.assert_array_equal(source[0]["label"], expected[0])
+    (batch,) = eval_batches(source, lambda image: np.asarray(image, np.float32), batch_size=5)
+    np.testing.assert_array_equal(batch["label"], [*expected, [0, 0, 0]])
+    assert batch["label"].dtype == np.float32
+    batches = train_batches(source, lambda image, _: np.asarray(image, np.float32), batch_size=4, seed=0)
+    batch = next(batches)
+    batches.close()
+    np.testing.assert_array_equal(batch["label"], expected[batch["image"][:, 0, 0, 0].astype(int)])
+
+
+def test_a_column_for_the_split(tmp_path: Path) -> None:
+    paths = write_images(tmp_path, 5)
+    of = ["train", "val", "train", "test", "train"]
+    rows = [{"path": p, "label": f"c{i % 2}", "split": s} for i, (p, s) in enumerate(zip(paths, of, strict=True))]
+    splits = manifest_splits(write(tmp_path / "m.csv", rows))
+    assert {name: make().files for name, make in splits.items()} == {
+        name: tuple(p for p, s in zip(paths, of, strict=True) if s == name) for name in ("test", "train", "val")
+    }
+    assert choose(splits, "val").files == (paths[1],)
+    assert all(make().class_names == ("c0", "c1") for make in splits.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("m.txt", "", "a manifest's name ends in .csv, .jsonl or .json"),
+        ("m.csv", "", "it names no images"),
+        ("m.csv", "path,label\n", "it names no images"),
+        ("m.csv", "file,label\na.png,x\n", "line 2: no path"),
+        ("m.csv", "path,label\na.png,x\nb.png,\n", "line 3: no label"),
+        ("m.csv", "path,label\na.png,x\nb.png\n", "line 3: no label"),
+        ("m.csv", "path,label\na.png,x,y\n", "line 2: more values than the header has names"),
+        ("m.csv", "path,label\na.png,x\n\na.png,y\n", "line 4: a.png was there before (line 2)"),
+        ("m.csv", "path,label\na.png,x\nb.png,x\n", "expected two or more classes, found 1"),
+        ("m.csv", "path,label,split\na.png,x,train\nb.png,y,\n", "line 3: no split, where other lines have one"),
+        ("m.jsonl", '{"path": "a.png", "label": "x"}\n{"path": \n', "line 2: not JSON"),
+        ("m.jsonl", '["a.png"]\n', "line 1: expected an object such as"),
+        ("m.jsonl", '{"path": "a.png", "labels": "x"}\n', "line 1: labels: expected a list, got 'x'"),
+        ("m.jsonl", '{"path": "a.png", "label": [1]}\n', "line 1: label: expected names, got [[1]]"),
+        ("m.csv", "\udcff", "cannot be read"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(DataError) as caught:
+        manifest_splits(file)
+    assert str(file) in str(caught.value) and message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"m.csv: no such file; write one with a header path,label"):
+        manifest_splits(tmp_path / "m.csv")
+    (tmp_path / "m.csv").write_text("path,label\nnone.png,x\nb.png,y\n")
+    with pytest.raises(DataError, match=r"none.png: no such file"):
+        manifest_splits(tmp_path / "m.csv")["all"]()[0]

@@ -1,0 +1,134 @@
+"""tensorflow-datasets in ArrayRecord: written and read without TensorFlow and without a network."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flaxcnn.data import (
+    ArraySource,
+    DataError,
+    choose,
+    digits_splits,
+    fashion_mnist_splits,
+    folder_splits,
+    tfds_splits,
+    write_arrayrecord,
+)
+from flaxcnn.data.archives import FASHION_MNIST_FOLDER
+from tests.data.pictures import KINDS, encoded, photographs
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("it touches the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def assert_same(source, expected) -> None:
+    assert len(source) == len(expected) and source.class_names == expected.class_names
+    np.testing.assert_array_equal(source.labels, expected.labels)
+    for i in range(len(source)):
+        ours, theirs = source[i], expected[i]
+        assert ours["label"] == theirs["label"]
+        np.testing.assert_array_equal(np.asarray(ours["image"]), np.asarray(theirs["image"]))
+
+
+def fashion_mnist(every: int) -> dict[str, ArraySource]:
+    if not Path(FASHION_MNIST_FOLDER).is_dir():
+        pytest.skip("Fashion-MNIST is not installed: apt-get install dataset-fashion-mnist")
+    sources = {split: make() for split, make in fashion_mnist_splits().items()}
+    return {split: source.select(range(0, len(source), every)) for split, source in sources.items()}
+
+
+@pytest.mark.parametrize("every", [50, pytest.param(1, marks=pytest.mark.slow)])
+def test_fashion_mnist_is_the_same_by_way_of_arrayrecord(tmp_path: Path, every: int) -> None:
+    from_idx = fashion_mnist(every)
+    folder = write_arrayrecord("fashion", from_idx, tmp_path)
+    assert folder == tmp_path / "fashion" / "1.0.0"
+    prepared = tfds_splits("fashion", data_dir=tmp_path)
+    assert prepared.keys() == from_idx.keys()
+    for split, make in prepared.items():
+        assert_same(make(), from_idx[split])
+    assert "tensorflow" not in sys.modules
+
+
+def test_pictures_of_every_kind_keep_their_pixels(tmp_path: Path) -> None:
+    for number, kind in enumerate(KINDS):
+        folder = tmp_path / "in" / f"class_{number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = photographs()[0].crop((10, 20, 10 + 30 + number, 60))
+        (folder / f"{kind}.jpg").write_bytes(encoded(kind, picture))
+    source = folder_splits(tmp_path / "in")["all"]()
+    write_arrayrecord("pictures", {"all": source}, tmp_path / "out")
+    (prepared,) = (make() for make in tfds_splits("pictures", data_dir=tmp_path / "out").values())
+    assert_same(prepared, source)
+    as_is = {source.records[i]["image"][:4] for source in [prepared] for i in range(len(source))}
+    assert b"\xff\xd8\xff\xe0" in as_is  # a JPEG file stays one
+
+
+def test_parts_of_a_prepared_data_set(tmp_path: Path) -> None:
+    digits = digits_splits()["all"]().select(range(60))
+    write_arrayrecord("digits", {"train": digits}, tmp_path)
+    splits = tfds_splits("digits", data_dir=tmp_path)
+    val = choose(splits, "val", fold=(0, 4))
+    rows = [int(val.key(i).removeprefix("train[").removesuffix("]")) for i in range(len(val))]
+    assert_same(val, digits.select(rows))
+    assert_same(val.select([2, 0]), digits.select([rows[2], rows[0]]))
+    assert val.name(0) == f"{tmp_path}/digits/1.0.0 {val.key(0)}"
+    kept = tmp_path / "digits" / "1.0.0" / "labels-train.npy"
+    np.testing.assert_array_equal(np.load(kept), digits.labels)
+    assert_same(pickle.loads(pickle.dumps(val)), val)
+
+
+def test_what_is_absent_is_named_without_touching_the_network(tmp_path: Path) -> None:
+    def message(builder: str) -> str:
+        with pytest.raises(DataError) as caught:
+            tfds_splits(builder, data_dir=tmp_path)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    absent = message("mnist")
+    assert f"mnist is not prepared in {tmp_path}; prepare it with --data.download True" in absent
+    assert f"put them into {tmp_path / 'downloads' / 'manual'} first" in message("imagenet2012")
+    write_arrayrecord("digits", {"all": digits_splits()["all"]().select([0, 1])}, tmp_path)
+    assert "(what is there: digits)" in message("mnist")
+    assert "no data set 'digts'; did you mean digits" in message("digts")
+    assert "BuilderConfig nonsense not found" in message("imagenette/nonsense")
+
+
+def test_an_existing_data_set_is_not_overwritten(tmp_path: Path) -> None:
+    source = digits_splits()["all"]().select([0, 1])
+    write_arrayrecord("digits", {"all": source}, tmp_path)
+    with pytest.raises(DataError, match="is there already"):
+        write_arrayrecord("digits", {"all": source}, tmp_path)
+    with pytest.raises(DataError, match="'My set' is no name for a data set"):
+        write_arrayrecord("My set", {"all": source}, tmp_path)
+
+
+def test_a_broken_record_is_named(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (30, 30)).save(file, "PNG")
+    source = tfds_splits_of(tmp_path, file.getvalue()[:50])
+    with pytest.raises(DataError, match=r"broken/1.0.0 train\[0\]: "):
+        source[0]
+
+
+def tfds_splits_of(folder: Path, content: bytes):
+    """A prepared data set of a single record, whose image has that content."""
+    from dataclasses import replace
+
+    digits = digits_splits()["all"]().select([0, 1])
+    write_arrayrecord("broken", {"all": digits}, folder)
+    source = tfds_splits("broken", data_dir=folder)["train"]()
+    return replace(source, records=[{"image": content, "label": 0}])
