@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from flaxcnn import data, schedules
-from flaxcnn.build import build, build_devices, build_optimizer, build_step, initial_state
+from flaxcnn.build import build, build_devices, build_optimizer, build_step, initial_state, with_weights
 from flaxcnn.cli.command_line import Parser, read_config
 from flaxcnn.cli.environment import set_up_jax
 from flaxcnn.config import ConfigError
@@ -38,8 +38,10 @@ def main(argv: Sequence[str]) -> int:
     set_up_jax(config.device)
     devices, experiment = build_devices(config), build(config)
     rate = schedules.constant(config.optimizer.learning_rate, known.steps)
-    experiment = replace(experiment, learning_rate=rate, optimizer=build_optimizer(config, rate))
-    state = devices.put_state(initial_state(config, experiment))
+    optimizer, phases = build_optimizer(config, experiment.model, rate, experiment.schedule.steps_per_epoch)
+    experiment = replace(experiment, learning_rate=rate, optimizer=optimizer)
+    state, _ = with_weights(config, experiment.model, initial_state(config, experiment))
+    state = devices.put_state(state)
     batches = data.train_batches(
         experiment.train_source,
         experiment.train_transform,
@@ -51,7 +53,8 @@ def main(argv: Sequence[str]) -> int:
         batch = devices.put_batch(next(batches))
     teacher = [devices.put_state(experiment.teacher[1])] if experiment.teacher else []
     began = time.monotonic()
-    step = devices.jit_step(build_step(config, experiment, devices), state).lower(state, batch, *teacher).compile()
+    step = devices.jit_step(build_step(config, experiment, devices, phases[0]), state)
+    step = step.lower(state, batch, *teacher).compile()
     for line in _needs(state, batch, step):
         print(line)
     print(f"compiled in {time.monotonic() - began:.1f} s")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from flaxcnn import data
-from flaxcnn.build import build, build_devices, build_optimizer, build_step, initial_state
+from flaxcnn.build import build, build_devices, build_optimizer, build_step, initial_state, with_weights
 from flaxcnn.cli.command_line import Parser, read_config
 from flaxcnn.cli.environment import set_up_jax
 from flaxcnn.config import ConfigError
@@ -34,9 +34,11 @@ def main(argv: Sequence[str]) -> int:
     set_up_jax(config.device)
     devices, experiment = build_devices(config), build(config)
     rate = geometric(LOWEST, HIGHEST, known.steps)
-    experiment = replace(experiment, learning_rate=rate, optimizer=build_optimizer(config, rate))
-    state = devices.put_state(initial_state(config, experiment))
-    step = devices.jit_step(build_step(config, experiment, devices), state)
+    optimizer, phases = build_optimizer(config, experiment.model, rate, experiment.schedule.steps_per_epoch)
+    experiment = replace(experiment, learning_rate=rate, optimizer=optimizer)
+    state, _ = with_weights(config, experiment.model, initial_state(config, experiment))
+    state = devices.put_state(state)
+    step = devices.jit_step(build_step(config, experiment, devices, phases[0]), state)
     teacher = [devices.put_state(experiment.teacher[1])] if experiment.teacher else []
     batches = data.train_batches(
         experiment.train_source,
