@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flaxcnn import create_model
 from flaxcnn.build import build_learning_rate, build_optimizer
 from flaxcnn.config import Config, OptimizerConfig, TrainConfig, validate
 from flaxcnn.train.loop import Schedule
@@ -41,7 +42,8 @@ def test_by_epoch_the_rate_changes_between_epochs() -> None:
 
 def test_gradients_are_clipped_before_the_optimizer_sees_them() -> None:
     settings = OptimizerConfig("sgd", clip_norm=1.0, options={"weight_decay": 0.5}, decay="kernels")
-    optimizer = build_optimizer(replace(Config(), optimizer=settings), lambda step: jnp.asarray(1.0))
+    config = replace(Config(), optimizer=settings)
+    optimizer, _ = build_optimizer(config, create_model("lenet"), lambda step: jnp.asarray(1.0), steps_per_epoch=1)
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     grads = {"kernel": jnp.full((2, 2), 6.0), "bias": jnp.zeros(2)}  # of norm 12
     updates, _ = optimizer.update(grads, optimizer.init(params), params)

@@ -142,18 +142,18 @@ def _choose_dense(geometry: Geometry) -> Lowering:
     (kh, kw, c_in, c_out), n, (h, w) = geometry.k.shape, geometry.x.shape[0], geometry.output_size
     if not isinstance(h, int) or not isinstance(w, int):  # an exported function's symbols
         return XLA
-    if c_in < 16:
+    if c_in < 16:  # 160x160, 3-32, 3x3, stride 2: 5.4 -> 2.4, 4.1 -> 3.6; VGG's kernel gradient: 50 -> 18
         return STEM if kh * kw * c_in <= 75 else WIDE_STEM
     if c_out < 16:
         return XLA
     # Padding is much of what the taps see; the number of images may be an exported function's symbol.
-    if h * w <= 9:
+    if h * w <= 9:  # 2x2, 256, 3x3: 19 -> 0.5, 19 -> 0.6, 0.4 -> 0.7
         return TAPS
     if geometry.x.dtype.itemsize < 4:
         return XLA
     if not isinstance(n, int) or n * w > 1600:  # a row of all images leaves the cache
         return DENSE
-    if geometry.strides != (1, 1) or h * w <= 100:
+    if geometry.strides != (1, 1) or h * w <= 100:  # 40x40, 128, stride 2: 9.6 -> 8.8, 11.6 -> 7.9, 24 -> 7.7
         return IM2COL
     return IM2COL_FORWARD if h * w <= 400 else DENSE
 

@@ -112,7 +112,7 @@ def test_a_broken_config_file(refused: Refused, tmp_path: Path, text: str, messa
         (["--data.jitter", "sharpness", "0.1"], "data.jitter: ColorJitter has no 'sharpness'"),
         (["--data.jitter", "hue", "0.9"], "data.jitter: hue: expected 0 to 0.5, got 0.9"),
         (["--data.policy", "rand_augment", "--data.policy_options", "magnitude", "40"], "magnitude: expected 0 to 30"),
-        (["--data.policy", "augmix", "--data.policy_options", "depth", "1.5"], "depth: expected a whole number"),
+        (["--data.policy", "augmix", "--data.policy_options", "depth", "1.5"], "depth must be a whole number, not 1.5"),
         (["--data.name", "cifar10"], "data.path must name the archive or its folder: --data.path FOLDER"),
         (
             ["--data.name", "cifar10", "--data.path", "."],
@@ -314,6 +314,7 @@ def trained_on(command: Command, config_file: Path, folder: Path) -> Path:
     return workdir
 
 
+@pytest.mark.slow
 def test_data_of_another_spelling_or_place_goes_on(
     command: Command, config_file: Path, folder: Path, trained_on: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,9 @@ from tests.cli.conftest import Command
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_the_same_command_goes_on(
     command: Command, config_file: Path, run_folder: Path, tmp_path: Path, number: int, status: int
 ) -> None:

@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.cli.conftest import Command, records, timeless
 
@@ -47,6 +49,28 @@ def test_all_at_once_and_the_average_can_be_evaluated(command: Command, config_f
     assert timeless(records(tmp_path / "b")) == timeless(records(tmp_path / "a"))
 
 
+def test_images_of_several_classes(command: Command, config_file: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    lines = []
+    for number in range(24):
+        labels = [name for name, there in zip(("red", "green", "blue"), rng.random(3) < 0.5, strict=True) if there]
+        colour = [255 * (name in labels) for name in ("red", "green", "blue")]
+        Image.new("RGB", (32, 32), tuple(colour)).save(tmp_path / f"{number}.png")
+        lines.append(json.dumps({"path": f"{number}.png", "labels": labels}))
+    manifest = tmp_path / "images.jsonl"
+    manifest.write_text("\n".join(lines))
+    of_manifest = ("--data.name", "manifest", "--data.path", manifest, "--data.val_fraction", 0.25)
+    common = ("--config", config_file, "--workdir", tmp_path / "run", *of_manifest, "--data.batch_size", 6)
+    softmax = command("train", *common)
+    assert softmax.status == 2
+    assert softmax.err == "train: data: these examples may have several labels each: add --train.loss sigmoid\n"
+    result = command("train", *common, "--train.loss", "sigmoid", "--train.epochs", 20)
+    assert result.status == 0, result.err
+    evaluated = command("evaluate", "--workdir", tmp_path / "run", "--json")
+    assert evaluated.status == 0, evaluated.err
+    assert json.loads(evaluated.out)["mean_average_precision"] > 0.9
+
+
 def test_a_teacher_is_another_run(command: Command, config_file: Path, run_folder: Path, tmp_path: Path) -> None:
     words = ["--config", config_file, "--train.steps", 12, "--workdir", tmp_path / "run"]
     assert command("train", *words, "--distill.model", "lenet", "--distill.weights", run_folder).status == 0
@@ -77,6 +101,7 @@ def test_what_does_not_go_together(refused, config_file: Path, tmp_path: Path, w
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_check_says_what_a_step_takes_and_overfits(command: Command, config_file: Path) -> None:
     result = command("check", "--config", config_file, "--steps", 60)
     assert result.status == 0, result
@@ -87,6 +112,7 @@ def test_check_says_what_a_step_takes_and_overfits(command: Command, config_file
     assert command("check", "--config", config_file, "--steps", 2).status == 1
 
 
+@pytest.mark.slow
 def test_find_lr_draws_and_suggests(command: Command, config_file: Path, tmp_path: Path) -> None:
     result = command("find_lr", "--config", config_file, "--out", tmp_path / "rate.png")
     assert result.status == 0, result

@@ -126,7 +126,9 @@ RATES = {"sgd": 0.01, "rmsprop": 1e-4, "adam": 1e-3}
 DEEP_AND_PLAIN_RATES = {"sgd": 1e-4, "rmsprop": 1e-4, "adam": 1e-3}
 
 
-@pytest.mark.parametrize("optimiser", OPTIMISERS)
+@pytest.mark.parametrize(
+    "optimiser", [pytest.param(name, marks=pytest.mark.slow if name == "rmsprop" else ()) for name in OPTIMISERS]
+)
 @variants_but_slow_beyond(TRAINED_LONGER, among=FAMILIES)
 def test_ten_steps(name: str, optimiser: str) -> None:
     pair = make_pair(name)

@@ -227,3 +227,26 @@ def test_a_pattern_that_matches_nothing_is_named(pattern: str, message: str) -> 
     for groups in ({"trainable": {"": 0, pattern: 1}}, {"factors": {pattern: 0.1}}):
         with pytest.raises(ValueError, match=message):
             optim.by_group(optim.sgd, 0.1, params, **groups)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"remat": True}, {"microbatches": 2}], ids=["remat", "microbatches"])
+def test_frozen_whatever_else_the_step_does(options: Mapping[str, Any]) -> None:
+    model = create_model("resnet18", num_classes=CLASSES)
+    optimizer = optim.sgd(0.1, momentum=0.9, weight_decay=0.1)
+    batch = make_batch()
+    batch["image"] = np.repeat(np.repeat(batch["image"], 4, axis=1), 4, axis=2)  # (n, 32, 32, 3)
+    variables = jax.jit(partial(model.init, train=False))(jax.random.key(0), batch["image"])
+    state = create_state(model, optimizer, variables)
+    pattern = "layer4|fc"
+    plain, other = (
+        jax.jit(make_train_step(model, optimizer, trainable=pattern, **each))(state, batch)[0] for each in ({}, options)
+    )
+    mask = optim.matching(state.params, pattern)
+    for trains, before, after in zip(*map(jax.tree.leaves, (mask, state.params, other.params)), strict=True):
+        assert trains or np.array_equal(before, after)
+    frozen = {name: tree for name, tree in other.batch_stats.items() if name != "layer4"}
+    assert_identical(frozen, {name: state.batch_stats[name] for name in frozen})
+    if "remat" in options:
+        assert_close(other.params, plain.params, rtol=1e-4, atol=1e-6)
+    assert differ(other.params["fc"], state.params["fc"])

@@ -29,6 +29,7 @@ def environment(devices: int) -> dict[str, str]:
     return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"}
 
 
+@pytest.mark.slow
 def test_eight_devices() -> None:
     words = ["-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "tests/train/eight_devices.py"]
     result = subprocess.run(
