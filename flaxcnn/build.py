@@ -344,6 +344,20 @@ def build_average(config: Config, schedule: Schedule) -> Average | None:
     )
 
 
+def build_batches(config: Config, experiment: Experiment) -> Any:
+    """This process's part of the training's batches, endless: see `flaxcnn.data.train_batches`."""
+    return data.train_batches(
+        experiment.train_source,
+        experiment.train_transform,
+        batch_size=config.data.batch_size,
+        seed=config.train.seed,
+        repeats=config.data.repeats,
+        balanced=config.data.balanced,
+        num_threads=config.data.threads,
+        shard=(jax.process_index(), jax.process_count()),
+    )
+
+
 def build_step(config: Config, experiment: Experiment, devices: DataParallel, trainable: str = "") -> Step:
     """The training step of the parameters that match a pattern, for `devices.jit_step`."""
     settings, loss = config.train, experiment.loss

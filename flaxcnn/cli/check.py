@@ -11,8 +11,8 @@ from typing import Any
 
 import jax
 
-from flaxcnn import data, schedules
-from flaxcnn.build import build, build_devices, build_optimizer, build_step, initial_state, with_weights
+from flaxcnn import schedules
+from flaxcnn.build import build, build_batches, build_devices, build_optimizer, build_step, initial_state, with_weights
 from flaxcnn.cli.command_line import Parser, read_config
 from flaxcnn.cli.environment import set_up_jax
 from flaxcnn.config import ConfigError
@@ -42,14 +42,7 @@ def main(argv: Sequence[str]) -> int:
     experiment = replace(experiment, learning_rate=rate, optimizer=optimizer)
     state, _ = with_weights(config, experiment.model, initial_state(config, experiment))
     state = devices.put_state(state)
-    batches = data.train_batches(
-        experiment.train_source,
-        experiment.train_transform,
-        batch_size=config.data.batch_size,
-        seed=config.train.seed,
-        num_threads=config.data.threads,
-    )
-    with closing(batches):
+    with closing(build_batches(config, experiment)) as batches:
         batch = devices.put_batch(next(batches))
     teacher = [devices.put_state(experiment.teacher[1])] if experiment.teacher else []
     began = time.monotonic()

@@ -8,8 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from flaxcnn import data
-from flaxcnn.build import build, build_devices, build_optimizer, build_step, initial_state, with_weights
+from flaxcnn.build import build, build_batches, build_devices, build_optimizer, build_step, initial_state, with_weights
 from flaxcnn.cli.command_line import Parser, read_config
 from flaxcnn.cli.environment import set_up_jax
 from flaxcnn.config import ConfigError
@@ -40,14 +39,7 @@ def main(argv: Sequence[str]) -> int:
     state = devices.put_state(state)
     step = devices.jit_step(build_step(config, experiment, devices, phases[0]), state)
     teacher = [devices.put_state(experiment.teacher[1])] if experiment.teacher else []
-    batches = data.train_batches(
-        experiment.train_source,
-        experiment.train_transform,
-        batch_size=config.data.batch_size,
-        seed=config.train.seed,
-        num_threads=config.data.threads,
-    )
-    with closing(batches):
+    with closing(build_batches(config, experiment)) as batches:
         losses = range_test(
             lambda state, batch: step(state, batch, *teacher),
             state,

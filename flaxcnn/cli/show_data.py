@@ -50,6 +50,8 @@ def main(argv: Sequence[str]) -> int:
     batch = next(batches)
     batches.close()
     mean, std = (np.asarray(values, np.float32) for values in (transform.mean, transform.std))
+    if transform.channels == 1:
+        mean, std = mean.mean(), std.mean()
     images = np.clip(batch["image"] * std + mean, 0, 1)
     counts = {split: class_counts(source) for split, source in sources.items()}
     draw_samples(images, [_label(train, row) for row in batch["label"]], counts, Path(known.out), columns=_COLUMNS)
@@ -75,5 +77,5 @@ def _print_counts(counts: dict[str, dict[str, int]]) -> None:
         print(f"{split}: {sum(of.values()):,} images, {len(of)} classes, of {least} to {most}")
 
 
-def _numbers(values: np.ndarray) -> str:
-    return " ".join(f"{value:.4f}" for value in values)
+def _numbers(values: np.ndarray | np.floating) -> str:
+    return " ".join(f"{value:.4f}" for value in np.broadcast_to(values, 3))

@@ -21,6 +21,7 @@ from flaxcnn import data
 from flaxcnn.build import (
     Experiment,
     build,
+    build_batches,
     build_devices,
     build_step,
     evaluation_loss,
@@ -107,16 +108,7 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
     if not start:
         state, origin = with_weights(config, experiment.model, state)
     state = devices.put_state(state)
-    batches = data.train_batches(
-        experiment.train_source,
-        experiment.train_transform,
-        batch_size=config.data.batch_size,
-        seed=config.train.seed,
-        repeats=config.data.repeats,
-        balanced=config.data.balanced,
-        num_threads=config.data.threads,
-        shard=(jax.process_index(), jax.process_count()),
-    )
+    batches = build_batches(config, experiment)
     if start:
         state, saved = checkpoints.restore(start, state)
         batches.set_state(saved.pop("data"))
