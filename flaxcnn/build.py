@@ -98,6 +98,8 @@ def build(config: Config) -> Experiment:
     )
     learning_rate = build_learning_rate(config, schedule)
     optimizer, phases = build_optimizer(config, model, learning_rate, steps_per_epoch)
+    if max(phases) >= schedule.total:
+        raise ConfigError("optimizer.trainable: a pattern's epoch is not before the end of the run")
     return Experiment(
         train_source=train_source,
         val_source=val_source,
@@ -189,6 +191,12 @@ def build_splits(config: Config) -> data.Splits[Any]:
 def _check_sources(config: Config, train: data.Source, val: data.Source) -> None:
     if train.labels.ndim > 1 and config.train.loss != "sigmoid":
         raise ConfigError("data: these examples may have several labels each: add --train.loss sigmoid")
+    if train.labels.ndim > 1 and config.data.balanced:
+        raise ConfigError("data.balanced is for examples of one label each")
+    if train.labels.ndim == 1 and config.train.best_metric in ("mean_average_precision", "f1"):
+        raise ConfigError(f"train.best_metric {config.train.best_metric} is for examples of several labels each")
+    if config.data.repeats > len(train):
+        raise ConfigError(f"data.repeats must be at most the {len(train)} training images, not {config.data.repeats}")
     shared = {train.name(i) for i in range(len(train))} & {val.name(i) for i in range(len(val))}
     if shared:
         raise ConfigError(
@@ -214,7 +222,10 @@ def build_preprocessing(config: Config, model: Classifier) -> data.Preprocessing
         view = replace(own, size=model.image_size, resize=in_proportion)
     chosen = {name: getattr(config.data, name) for name in ("resize", "interpolation", "mean", "std")}
     given = {name: value for name, value in chosen.items() if value is not None}
-    return replace(view, channels=config.data.channels, **given)
+    view = replace(view, channels=config.data.channels, **given)
+    if view.resize is not None and view.resize < view.size:
+        raise ConfigError(f"data.resize must be at least the image size {view.size}, not {view.resize}")
+    return view
 
 
 def build_views(config: Config, model: Classifier) -> Callable[[Any], Any]:

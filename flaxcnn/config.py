@@ -323,7 +323,7 @@ class Config:
 
 RESUMABLE = (
     *("workdir", "device", "train.keep", "train.save_every", "train.max_minutes", "train.profile"),
-    *("data.path", "data.download", "data.cache", "data.threads", "data.eval_batch_size"),
+    *("data.path", "data.download", "data.cache", "data.threads", "data.eval_batch_size", "data.views"),
     *("distributed.coordinator", "distributed.num_processes", "distributed.process_id"),
 )
 """Fields that may differ when a run goes on: another device changes its numbers by rounding, the others by nothing.

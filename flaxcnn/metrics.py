@@ -17,20 +17,23 @@ def in_top_k(logits: Array, labels: Array, k: int) -> Array:
 
     Args:
         logits: (n, classes).
-        labels: class indices (n,), or how much of each class there is (n, classes): one of the most will do.
+        labels: class indices (n,), or how much of each class there is (n, classes): one of the most will do. An image
+            of no class is a miss.
         k: how many guesses count.
 
     Returns:
         bool (n,).
     """
+    has_class = jnp.ones(len(labels), bool)
     if labels.ndim == 2:
         is_most = labels == labels.max(axis=1, keepdims=True)
+        has_class = labels.max(axis=1) > 0
         labels = jnp.where(is_most, logits, -jnp.inf).argmax(axis=1)
     label = labels.reshape(-1, 1)
     own = jnp.take_along_axis(logits, label, axis=1)  # (n, 1)
     index = jnp.arange(logits.shape[1], dtype=labels.dtype).reshape(1, -1)
     ahead = ~(logits <= own) | ((logits == own) & (index < label))  # (n, classes)
-    return ahead.sum(axis=1) < k
+    return (ahead.sum(axis=1) < k) & has_class
 
 
 def multilabel(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -49,8 +52,9 @@ def multilabel(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     there, found = labels > 0.5, logits > 0
     present = there.any(axis=0)
     of_nothing: dict[str, Any] = {"zero_division": 0}
+    ranked = average_precision_score(there[:, present], logits[:, present]) if present.any() else 0.0
     return {
-        "mean_average_precision": float(average_precision_score(there[:, present], logits[:, present])),
+        "mean_average_precision": float(ranked),
         "f1": float(f1_score(there, found, average="micro", **of_nothing)),
         "macro_f1": float(f1_score(there, found, average="macro", **of_nothing)),
     }

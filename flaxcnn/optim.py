@@ -308,7 +308,9 @@ def kernels(params: optax.Params) -> Any:
 
 def all_but_norms(params: optax.Params) -> Any:
     """A decay mask: biases too, but no scale and no bias of a norm; torchvision's `norm_weight_decay=0`."""
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    # A group of parameters holds the others' places as masked nodes.
+    places = jax.tree_util.tree_leaves_with_path(params, is_leaf=lambda p: isinstance(p, optax.MaskedNode))
+    paths = [path for path, _ in places]
     norms = {path[:-1] for path in paths if path and path[-1] == jax.tree_util.DictKey("scale")}
     return jax.tree_util.tree_map_with_path(lambda path, _: path[:-1] not in norms, params)
 

@@ -71,8 +71,8 @@ def test_means_divide_by_the_count() -> None:
 def test_any_of_the_most_probable_labels_will_do() -> None:
     labels = jnp.array([[0.0, 1.0, 1.0], [0.3, 0.7, 0.0], [0.0, 0.0, 0.0]])
     guesses = jnp.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0], [1.0, 3.0, 2.0]])
-    assert in_top_k(guesses, labels, 1).tolist() == [True, False, True]
-    assert in_top_k(guesses, labels, 2).tolist() == [True, True, True]
+    assert in_top_k(guesses, labels, 1).tolist() == [True, False, False]
+    assert in_top_k(guesses, labels, 2).tolist() == [True, True, False]
     assert in_top_k(guesses, jnp.eye(3)[jnp.array([0, 0, 0])], 2).tolist() == [False, True, False]
 
 
@@ -85,3 +85,9 @@ def test_multilabel_by_hand() -> None:
     assert multilabel(logits, labels) == pytest.approx(
         {"mean_average_precision": (first + second) / 2, "f1": 2 / 6, "macro_f1": (2 / 4 + 0 + 0) / 3}
     )
+
+
+def test_an_image_of_no_class_is_a_miss() -> None:
+    logits = jnp.asarray([[1.0, 2.0], [1.0, 2.0]])
+    assert in_top_k(logits, jnp.asarray([[0.0, 0.0], [0.0, 1.0]]), 2).tolist() == [False, True]
+    assert multilabel(np.ones((2, 2)), np.zeros((2, 2)))["mean_average_precision"] == 0.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,3 +109,14 @@ def test_what_torch_refuses_is_refused(name: str, options: dict) -> None:
 def test_nesterov_with_dampening_is_refused() -> None:
     with pytest.raises(ValueError, match="nesterov"):
         optim.sgd(0.1, momentum=0.9, nesterov=True, dampening=0.1)
+
+
+def test_a_group_keeps_norms_out_of_weight_decay() -> None:
+    params = {
+        "bn": {"scale": jnp.ones(2), "bias": jnp.ones(2)},
+        "fc": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)},
+    }
+    make = partial(optim.sgd, weight_decay=0.5, decay_mask=optim.all_but_norms)
+    optimizer = optim.by_group(make, 1.0, params, factors={".*bias": 2.0})
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    assert {name: float(each["bias"][0]) for name, each in updates.items()} == {"bn": 0.0, "fc": -1.0}

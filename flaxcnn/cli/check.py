@@ -35,6 +35,8 @@ def main(argv: Sequence[str]) -> int:
     config, _ = read_config(words, prog="check", description=DESCRIPTION)
     # Mixtures are not to be learnt by heart, and the schedule's first rates are small.
     config = replace(config, train=replace(config.train, mixup=0.0, cutmix=0.0))
+    if config.distributed.coordinator is not None:
+        raise ConfigError("distributed.coordinator: check runs in one process")
     set_up_jax(config.device)
     devices, experiment = build_devices(config), build(config)
     rate = schedules.constant(config.optimizer.learning_rate, known.steps)
@@ -46,12 +48,19 @@ def main(argv: Sequence[str]) -> int:
         batch = devices.put_batch(next(batches))
     teacher = [devices.put_state(experiment.teacher[1])] if experiment.teacher else []
     began = time.monotonic()
-    step = devices.jit_step(build_step(config, experiment, devices, phases[0]), state)
-    step = step.lower(state, batch, *teacher).compile()
-    for line in _needs(state, batch, step):
+    try:
+        steps = [
+            devices.jit_step(build_step(config, experiment, devices, trainable), state)
+            .lower(state, batch, *teacher)
+            .compile()
+            for trainable in phases.values()
+        ]
+    except ValueError as error:  # a batch or an image that the network cannot be trained with
+        raise ConfigError(f"data.batch_size {config.data.batch_size}: {error}") from error
+    for line in _needs(state, batch, steps[-1]):  # the most parameters train in the last phase
         print(line)
     print(f"compiled in {time.monotonic() - began:.1f} s")
-    return _overfit(step, state, batch, teacher, known.steps) if known.steps else 0
+    return _overfit(steps[0], state, batch, teacher, known.steps) if known.steps else 0
 
 
 def _needs(state: TrainState, batch: Any, step: Any) -> list[str]:

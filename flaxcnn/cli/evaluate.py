@@ -49,7 +49,8 @@ def main(argv: Sequence[str]) -> int:
         batch_size=devices.round_up(config.data.eval_batch_size),
         num_threads=config.data.threads,
     )
-    eval_step = devices.jit(make_eval_step(run.model, loss=evaluation_loss(config)))
+    exclusive = config.train.loss == "softmax"
+    eval_step = devices.jit(make_eval_step(run.model, loss=evaluation_loss(config), exclusive=exclusive))
     result = evaluate(eval_step, devices.put_state(variables), map(devices.put_batch, batches))
     assert result is not None  # nothing interrupts it
     print(f"{run.folder.path}, checkpoint of step {step}", file=sys.stderr)

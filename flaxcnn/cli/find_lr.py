@@ -29,7 +29,11 @@ def main(argv: Sequence[str]) -> int:
     known, words = own.parse_known_args(argv)
     if known.steps < FEWEST:
         raise ConfigError(f"--steps must be {FEWEST} or more, not {known.steps}")
+    if known.out.suffix != ".png":
+        raise ConfigError(f"--out must end in .png: {known.out}")
     config, _ = read_config(words, prog="find_lr", description=DESCRIPTION)
+    if config.distributed.coordinator is not None:
+        raise ConfigError("distributed.coordinator: find_lr runs in one process")
     set_up_jax(config.device)
     devices, experiment = build_devices(config), build(config)
     rate = geometric(LOWEST, HIGHEST, known.steps)

@@ -21,7 +21,7 @@ COMMANDS = {
     "show_data": "show what the network sees in training",
     "prepare_data": "look at a data set, and turn it into other forms",
 }
-TRAINING = ("train",)
+TRAINING = ("train", "sweep")
 
 
 def main() -> None:

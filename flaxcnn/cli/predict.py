@@ -22,7 +22,7 @@ from flaxcnn.cli.environment import set_up_jax
 from flaxcnn.cli.trained import TrainedRun, add_checkpoint_argument
 from flaxcnn.config import ConfigError
 from flaxcnn.data import Preprocessing
-from flaxcnn.inference.predict import STANDARD_INPUT, Prediction, find_images, open_image, predict
+from flaxcnn.inference.predict import STANDARD_INPUT, Prediction, find_images, open_image, predict, sigmoid, softmax
 from flaxcnn.models import Classifier, create_model
 from flaxcnn.train.parallel import DataParallel
 from flaxcnn.visual.annotate import annotate
@@ -69,6 +69,8 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError("--weights needs --model NAME")
     if known.average and known.workdir is None:
         raise ConfigError("--average needs --workdir DIR")
+    if known.checkpoint != "best" and known.workdir is None:
+        raise ConfigError("--checkpoint needs --workdir DIR")
     files = find_images(known.images)
     pictures = _Pictures(known.save_annotated) if known.save_annotated else None
     set_up_jax(known.device)
@@ -82,6 +84,7 @@ def main(argv: Sequence[str]) -> int:
         files,
         preprocessing=network.preprocessing,
         class_names=network.class_names,
+        probabilities=network.probabilities,
         top=known.top,
         batch_size=devices.round_up(min(_BATCH_SIZE, len(files))),
     )
@@ -106,6 +109,7 @@ class _Network:
     variables: Mapping[str, Any]
     preprocessing: Preprocessing
     class_names: Sequence[str]
+    probabilities: Callable[[np.ndarray], np.ndarray] = softmax
 
     def compile(self, devices: DataParallel) -> Callable[[np.ndarray], np.ndarray]:
         """Images to logits, each device taking its share of a batch."""
@@ -117,7 +121,8 @@ class _Network:
 def _of_run(workdir: str, checkpoint: str, *, average: bool) -> _Network:
     run = TrainedRun.read(workdir)
     _, variables = run.load(checkpoint, average=average)
-    return _Network(run.model, variables, build_preprocessing(run.config, run.model), run.class_names)
+    probabilities = sigmoid if run.config.train.loss == "sigmoid" else softmax
+    return _Network(run.model, variables, build_preprocessing(run.config, run.model), run.class_names, probabilities)
 
 
 def _of_model(name: str, weights: str | None) -> _Network:

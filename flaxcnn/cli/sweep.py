@@ -26,6 +26,10 @@ def main(argv: Sequence[str]) -> int:
     if len(set(known.seeds)) < max(len(known.seeds), 2):
         raise ConfigError("--seeds must be two or more, all different")
     config, name = read_config(words, prog="sweep", description=DESCRIPTION)
+    if config.distributed.coordinator is not None:
+        raise ConfigError("distributed.coordinator: sweep runs in one process")
+    if config.train.max_minutes is not None:
+        raise ConfigError("train.max_minutes: sweep needs runs that come to their end")
     folder = Path(config.workdir or Path("runs") / name)
     last = []
     for seed in known.seeds:

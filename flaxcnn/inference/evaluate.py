@@ -17,12 +17,13 @@ from flaxcnn.models import Classifier
 EvalStep = Callable[[Any, Mapping[str, Array]], dict[str, Array]]
 
 
-def make_eval_step(model: Classifier, *, loss: Loss = softmax_cross_entropy) -> EvalStep:
+def make_eval_step(model: Classifier, *, loss: Loss = softmax_cross_entropy, exclusive: bool = True) -> EvalStep:
     """Make a pure evaluation step.
 
     Args:
         model: from `create_model`.
         loss: logits and labels to one value an example.
+        exclusive: whether an image has one class: see `logits_of`.
 
     Returns:
         A function of variables and a padded batch (`image` (n, h, w, c), or (n, views, h, w, c) to have the answers
@@ -32,7 +33,7 @@ def make_eval_step(model: Classifier, *, loss: Loss = softmax_cross_entropy) -> 
     """
 
     def step(variables: Any, batch: Mapping[str, Array]) -> dict[str, Array]:
-        logits = logits_of(model, variables, batch["image"])
+        logits = logits_of(model, variables, batch["image"], exclusive=exclusive)
         labels, mask = batch["label"], batch["mask"]
         sums = {
             "loss": (loss(logits, labels) * mask).sum(),

@@ -64,12 +64,24 @@ def _files(path: Path) -> list[str]:
     return sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (n, classes) of one class an image."""
+    values = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return values / values.sum(axis=1, keepdims=True)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (n, classes) of each class, where an image may have any number of them."""
+    return np.exp(-np.logaddexp(0, -logits))
+
+
 def predict(
     logits: Callable[[np.ndarray], Any],
     files: Sequence[str],
     *,
     preprocessing: Callable[[Any], np.ndarray],
     class_names: Sequence[str],
+    probabilities: Callable[[np.ndarray], np.ndarray] = softmax,
     top: int = 5,
     batch_size: int = 32,
 ) -> Iterator[Prediction]:
@@ -80,6 +92,7 @@ def predict(
         files: paths, and `-` for standard input.
         preprocessing: a Pillow image to float32 (h, w, c).
         class_names: in the order of the logits.
+        probabilities: of logits (n, classes): `softmax` or `sigmoid`.
         top: how many classes to return.
         batch_size: images a step.
 
@@ -101,7 +114,7 @@ def predict(
                 ahead.append(pool.map(load, following))
             loaded = list(ahead.popleft())
             images = [image for image in loaded if isinstance(image, np.ndarray)]
-            rows = iter(_probabilities(logits, images, batch_size) if images else ())
+            rows = iter(probabilities(_padded(logits, images, batch_size)) if images else ())
             for file, image in zip(batch, loaded, strict=True):
                 if isinstance(image, DataError):
                     yield Prediction(file, error=str(image))
@@ -131,12 +144,10 @@ def _read_standard_input() -> bytes:
     return sys.stdin.buffer.read()
 
 
-def _probabilities(logits: Callable[[np.ndarray], Any], images: list[np.ndarray], batch_size: int) -> np.ndarray:
-    # Padded to one size, so that the network is compiled once.
+def _padded(logits: Callable[[np.ndarray], Any], images: list[np.ndarray], batch_size: int) -> np.ndarray:
+    """The logits (n, classes) of a batch filled up to one size, so that the network is compiled once."""
     padding = [np.zeros_like(images[0])] * (batch_size - len(images))
-    values = np.asarray(logits(np.stack(images + padding)), np.float64)[: len(images)]
-    values = np.exp(values - values.max(axis=1, keepdims=True))
-    return values / values.sum(axis=1, keepdims=True)  # (n, classes)
+    return np.asarray(logits(np.stack(images + padding)), np.float64)[: len(images)]
 
 
 def _most_probable(row: np.ndarray, class_names: Sequence[str], top: int) -> tuple[tuple[str, float], ...]:

@@ -40,7 +40,8 @@ def frozen_in_evaluation(mask: Mask) -> Any:
         if is_call and isinstance(module, nn.Dropout) and module.path[:-1] not in training:
             return args[0]
         if is_call and isinstance(module, (BatchNorm, nn.BatchNorm)) and module.path not in training:
-            return call(*args, **kwargs, use_running_average=True)
+            # Said already where `nn.checkpoint` calls the interceptors a second time.
+            return call(*args, **{**kwargs, "use_running_average": True})
         return call(*args, **kwargs)
 
     return nn.intercept_methods(intercept)

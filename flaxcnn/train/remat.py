@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 
 from flaxcnn.layers import Sequential
+from flaxcnn.models import Classifier
 
 
 def rematerialized(apply: Callable[..., Any]) -> Callable[..., Any]:
@@ -40,9 +41,13 @@ def rematerialized(apply: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_block(module: nn.Module) -> bool:
-    if isinstance(module, Sequential):
+    """Whether it is a part of a network, or of one within it: of a head's backbone."""
+    if isinstance(module, _TRANSPARENT):
         return False
     parent = module.parent
-    while isinstance(parent, Sequential):
+    while isinstance(parent, _TRANSPARENT) and isinstance(parent.parent, nn.Module):
         parent = parent.parent
     return isinstance(parent, nn.Module) and not isinstance(parent.parent, nn.Module)
+
+
+_TRANSPARENT = (Sequential, Classifier)

@@ -68,7 +68,15 @@ def test_images_of_several_classes(command: Command, config_file: Path, tmp_path
     assert result.status == 0, result.err
     evaluated = command("evaluate", "--workdir", tmp_path / "run", "--json")
     assert evaluated.status == 0, evaluated.err
-    assert json.loads(evaluated.out)["mean_average_precision"] > 0.9
+    once = json.loads(evaluated.out)
+    assert once["mean_average_precision"] > 0.9 and once["f1"] > 0.8
+    # Of images of one colour, the mirror image is the same.
+    twice = json.loads(command("evaluate", "--workdir", tmp_path / "run", "--json", "--data.views", "flip").out)
+    assert twice == pytest.approx(once, rel=1e-3)
+    predicted = command("predict", "--workdir", tmp_path / "run", tmp_path / "0.png", "--json").out
+    probabilities = [each["probability"] for each in json.loads(predicted)["predictions"]]
+    labels = json.loads(lines[0])["labels"]
+    assert sum(probabilities) == pytest.approx(len(labels), abs=0.7)
 
 
 def test_a_teacher_is_another_run(command: Command, config_file: Path, run_folder: Path, tmp_path: Path) -> None:
@@ -88,6 +96,13 @@ def test_a_run_without_an_average_has_none_to_evaluate(refused, run_folder: Path
         (["--distill.model", "lenet"], "distill.model and distill.weights go together"),
         (["--distill.model", "lenet", "--distill.weights", "nowhere.pth"], "distill: "),
         (["--train.best_metric", "average_top1"], "train.best_metric average_top1 needs --train.ema_decay"),
+        (["--train.best_metric", "f1"], "train.best_metric f1 is for examples of several labels each"),
+        (["--data.repeats", "5000"], "data.repeats must be at most the 1438 training images, not 5000"),
+        (
+            ["--data.image_size", "None", "--data.resize", "20"],
+            "data.resize must be at least the image size 32, not 20",
+        ),
+        (["--optimizer.trainable", "fc2", "0", "fc1", "9"], "a pattern's epoch is not before the end of the run"),
         (["--train.class_weights", "1", "2"], "train.class_weights must be one a class (10), not 2"),
         (["--train.accumulate", "3"], "data.batch_size must be a multiple of the"),
         (["--train.profile", "3", "2"], "train.profile must be a first step of 1 or more and one no earlier"),

@@ -85,7 +85,7 @@ def test_images_of_any_number_of_classes_are_ranked_over_all_batches() -> None:
             **expected,
             "loss": float(sigmoid_binary_cross_entropy(logits, labels).mean()),
             "top1": float(in_top_k(logits, jnp.asarray(labels), 1).mean()),
-            "top5": 1.0,
+            "top5": float((labels.sum(axis=1) > 0).mean()),
             "examples": 19,
         },
         rel=1e-5,
