@@ -63,6 +63,7 @@ def test_a_flag_that_evaluation_does_not_use(refused: Refused, run_folder: Path)
         assert f"evaluate does not use {flag}" in refused("evaluate", "--workdir", run_folder, flag, value)
 
 
+@pytest.mark.slow
 def test_a_run_at_another_image_size_is_evaluated_and_predicts(
     command: Command, config_file: Path, tmp_path: Path
 ) -> None:
@@ -294,6 +295,7 @@ def test_a_corrupt_image(command: Command, config_file: Path, folder: Path, spli
     assert "Traceback" not in result.err
 
 
+@pytest.mark.slow
 def test_a_run_without_a_checkpoint_gives_way_to_a_mended_one(
     command: Command, config_file: Path, folder: Path
 ) -> None:
@@ -368,6 +370,7 @@ def test_a_run_folder_that_cannot_be_made(refused: Refused, config_file: Path, t
     assert (tmp_path / "file").read_text() == "precious"
 
 
+@pytest.mark.slow
 def test_a_full_disk(config_file: Path, tmp_path: Path) -> None:
     """A limit on the size of a file stands in for it."""
     program = (
@@ -424,6 +427,7 @@ def test_a_checkpoint_that_is_cut_short(refused: Refused, config_file: Path, cop
     assert after == before
 
 
+@pytest.mark.slow
 def test_a_deleted_checkpoint_leaves_the_one_before(command: Command, config_file: Path, copy_of_run: Path) -> None:
     cut_short(copy_of_run / "checkpoints" / "44")
     shutil.rmtree(copy_of_run / "checkpoints" / "44")

@@ -107,6 +107,7 @@ def test_a_run_keeps_the_names_of_its_examples(run_folder: Path) -> None:
         assert tuple(names) == digits(split).names
 
 
+@pytest.mark.slow
 def test_evaluation_of_several_views(command: Command, run_folder: Path) -> None:
     one, both, ten = (
         command("evaluate", "--workdir", run_folder, "--json", "--data.resize", 36, "--data.views", views)

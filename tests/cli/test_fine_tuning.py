@@ -64,6 +64,7 @@ def test_a_new_head_on_a_frozen_backbone_for_grey_images(
     assert command("convert", tmp_path / "run", tmp_path / "out.pth").status == 0
 
 
+@pytest.mark.slow
 def test_unfreezing_goes_on_where_it_stopped(fine_tune: Callable, tmp_path: Path, run_folder: Path) -> None:
     """A stack on a backbone that trains from the second epoch, whole and in two parts, from a checkpoint."""
     words = ["--model.head", 8, "--train.epochs", 2, "--train.keep", 2, "--optimizer.factors", "backbone", 0.1]

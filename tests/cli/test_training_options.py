@@ -79,6 +79,7 @@ def test_images_of_several_classes(command: Command, config_file: Path, tmp_path
     assert sum(probabilities) == pytest.approx(len(labels), abs=0.7)
 
 
+@pytest.mark.slow
 def test_a_teacher_is_another_run(command: Command, config_file: Path, run_folder: Path, tmp_path: Path) -> None:
     words = ["--config", config_file, "--train.steps", 12, "--workdir", tmp_path / "run"]
     assert command("train", *words, "--distill.model", "lenet", "--distill.weights", run_folder).status == 0

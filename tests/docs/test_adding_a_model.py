@@ -87,6 +87,7 @@ def of_each_model(file: str) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_registry_wide_tests_run_and_tell_what_is_missing(copy: Path) -> None:
     passed, failed, output = run_tests(copy, "tests/models/test_registry.py")
     assert failed.keys() == {f"test_output_and_parameters[{name}]" for name in VARIANTS}, output
