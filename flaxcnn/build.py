@@ -324,7 +324,7 @@ def build_teacher(config: Config, num_classes: int) -> tuple[Classifier, Any] | 
         return None
     try:
         teacher = create_model(settings.model, num_classes=num_classes)
-        return teacher, load_weights(teacher, settings.weights)
+        return teacher, load_weights(teacher, settings.weights, channels=config.data.channels)
     except (WeightsError, ValueError, OSError) as error:
         raise ConfigError(f"distill: {error}") from error
 

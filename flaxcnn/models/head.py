@@ -24,6 +24,12 @@ class WithHead(Classifier, kw_only=True):
     backbone: Classifier
     widths: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        # It is the backbone that has BatchNorm: `clone(axis_name=...)` means it too.
+        if self.backbone.axis_name != self.axis_name:
+            self.backbone = self.backbone.clone(axis_name=self.axis_name)
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, images: Array, *, train: bool) -> Array:
         """Images (n, h, w, c) to logits (n, num_classes)."""
@@ -61,4 +67,5 @@ def with_head(model: Classifier, *widths: int) -> WithHead:
         param_dtype=model.param_dtype,
         image_size=model.image_size,
         min_image_size=model.min_image_size,
+        axis_name=model.axis_name,
     )

@@ -9,10 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from flaxcnn import create_model, save_weights
 from tests.cli.conftest import Command, records, timeless
 
 ROOT = Path(__file__).parents[2]
@@ -84,6 +86,19 @@ def test_a_teacher_is_another_run(command: Command, config_file: Path, run_folde
     words = ["--config", config_file, "--train.steps", 12, "--workdir", tmp_path / "run"]
     assert command("train", *words, "--distill.model", "lenet", "--distill.weights", run_folder).status == 0
     assert [record["step"] for record in evaluations(tmp_path / "run")] == [12]
+
+
+def test_a_teacher_sees_as_many_channels(command: Command, refused, config_file: Path, tmp_path: Path) -> None:
+    teacher = create_model("lenet", num_classes=10)
+    images = jax.ShapeDtypeStruct((1, 32, 32, 1), np.float32)
+    shapes = jax.eval_shape(lambda x: teacher.init(jax.random.key(0), x, train=False), images)
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    save_weights(teacher, zeros, tmp_path / "grey.safetensors", channels=1)
+    of_teacher = ("--distill.model", "lenet", "--distill.weights", tmp_path / "grey.safetensors")
+    words = ("--config", config_file, "--train.steps", 1, "--workdir", tmp_path / "run", *of_teacher)
+    assert "distill: the weights do not fit the model (1 mis-shaped): conv1.weight" in refused("train", *words)
+    result = command("train", *words, "--data.channels", 1)
+    assert result.status == 0, result.err
 
 
 def test_a_run_without_an_average_has_none_to_evaluate(refused, run_folder: Path) -> None:
