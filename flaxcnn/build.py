@@ -197,6 +197,8 @@ def _check_sources(config: Config, train: data.Source, val: data.Source) -> None
         raise ConfigError(f"train.best_metric {config.train.best_metric} is for examples of several labels each")
     if config.data.repeats > len(train):
         raise ConfigError(f"data.repeats must be at most the {len(train)} training images, not {config.data.repeats}")
+    if config.data.train_split is None:  # disjoint by construction
+        return
     shared = {train.name(i) for i in range(len(train))} & {val.name(i) for i in range(len(val))}
     if shared:
         raise ConfigError(

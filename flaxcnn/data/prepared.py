@@ -65,7 +65,8 @@ def _builder(name: str, folder: Path) -> Any:
         raise DataError(f"tensorflow-datasets has no data set {name!r}{did_you_mean(name, known)}") from error
     except ValueError as error:
         reason = " ".join(str(error).split()).rpartition('}": ')[2]  # without the builder's arguments
-        raise DataError(f"{name}: {reason[:200]}") from error
+        anew = f" Prepare it anew with `tfds build {name} --file_format=array_record`." if "format" in reason else ""
+        raise DataError(f"{name}: {reason[:200]}{anew}") from error
     except ImportError as error:
         raise DataError(f"{name}: this data set's builder needs {error.name or 'tensorflow'}: install it") from error
 
@@ -115,13 +116,7 @@ def _prepare(builder: Any) -> None:
 def _open(builder: Any, split: str) -> PreparedSource:
     import tensorflow_datasets as tfds
 
-    try:
-        records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-    except NotImplementedError as error:
-        raise DataError(
-            f"{builder.data_path} is not in ArrayRecord but in {builder.info.file_format}; "
-            f"prepare it anew with `tfds build {builder.name} --file_format=array_record`"
-        ) from error
+    records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
     class_names = tuple(builder.info.features["label"].names)
     return PreparedSource(records, class_names, split, Path(builder.data_path))
 

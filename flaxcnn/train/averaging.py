@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 Average = Callable[[Array, Any, Any], Any]
 """The step made (from 0), the average and the new values to the new average."""
@@ -26,8 +26,12 @@ def moving_average(decay: float, *, every: int, steps_per_epoch: int, copy_steps
 
     def average(step: Array, old: Any, new: Any) -> Any:
         kept = jnp.where(step <= copy_steps, 0.0, decay)
-        kept = jnp.where(step % steps_per_epoch % every == 0, kept, 1.0)
-        return jax.tree.map(lambda a, b: (kept * a + (1 - kept) * b).astype(a.dtype), old, new)
+
+        def blend(old: Any, new: Any) -> Any:
+            return jax.tree.map(lambda a, b: (kept * a + (1 - kept) * b).astype(a.dtype), old, new)
+
+        # Most steps make no update, and need not read and write every number.
+        return lax.cond(step % steps_per_epoch % every == 0, blend, lambda old, new: old, old, new)
 
     return average
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -52,3 +55,15 @@ def real_images(count: int) -> Iterator[tuple[str, Image.Image]]:
         file = io.BytesIO(encoded(kind, picture.crop((left, top, left + width, top + height))))
         with Image.open(file) as image:
             yield f"{number} {kind}", to_rgb(ImageOps.exif_transpose(image))
+
+
+IDX_STEMS = {"train": "train", "test": "t10k"}
+
+
+def write_idx(folder: Path, split: str, images: np.ndarray, labels: np.ndarray, *, zipped: bool) -> None:
+    """Write a split as MNIST's files: images (n, 28, 28) and labels (n,), uint8."""
+    folder.mkdir(exist_ok=True)
+    for name, values in (("images-idx3", images), ("labels-idx1", labels)):
+        content = struct.pack(f">{1 + values.ndim}I", 0x0800 + values.ndim, *values.shape) + values.tobytes()
+        path = folder / f"{IDX_STEMS[split]}-{name}-ubyte{'.gz' if zipped else ''}"
+        path.write_bytes(gzip.compress(content) if zipped else content)

@@ -21,17 +21,7 @@ from flaxcnn.data import (
     mnist_splits,
 )
 from flaxcnn.data.archives import FASHION_MNIST_FOLDER
-from tests.data.pictures import photographs
-
-STEMS = {"train": "train", "test": "t10k"}
-
-
-def write_idx(folder: Path, split: str, images: np.ndarray, labels: np.ndarray, *, zipped: bool) -> None:
-    folder.mkdir(exist_ok=True)
-    for name, values in (("images-idx3", images), ("labels-idx1", labels)):
-        content = struct.pack(f">{1 + values.ndim}I", 0x0800 + values.ndim, *values.shape) + values.tobytes()
-        path = folder / f"{STEMS[split]}-{name}-ubyte{'.gz' if zipped else ''}"
-        path.write_bytes(gzip.compress(content) if zipped else content)
+from tests.data.pictures import photographs, write_idx
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -6,6 +6,7 @@ import io
 import pickle
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from flaxcnn.data import (
     write_arrayrecord,
 )
 from flaxcnn.data.archives import FASHION_MNIST_FOLDER
-from tests.data.pictures import KINDS, encoded, photographs
+from tests.data.pictures import KINDS, encoded, photographs, write_idx
 
 
 @pytest.fixture(autouse=True)
@@ -44,16 +45,25 @@ def assert_same(source, expected) -> None:
         np.testing.assert_array_equal(np.asarray(ours["image"]), np.asarray(theirs["image"]))
 
 
-def fashion_mnist(every: int) -> dict[str, ArraySource]:
+def written_here(folder: Path) -> dict[str, ArraySource]:
+    images, labels = photographs(), np.arange(60, dtype=np.uint8) % 10
+    parts = [np.asarray(images[i % len(images)].convert("L").crop((i, i, i + 28, i + 28))) for i in range(60)]
+    write_idx(folder, "train", np.stack(parts[:50]), labels[:50], zipped=True)
+    write_idx(folder, "test", np.stack(parts[50:]), labels[50:], zipped=False)
+    return {split: make() for split, make in fashion_mnist_splits(folder).items()}
+
+
+def installed(folder: Path) -> dict[str, ArraySource]:
     if not Path(FASHION_MNIST_FOLDER).is_dir():
         pytest.skip("Fashion-MNIST is not installed: apt-get install dataset-fashion-mnist")
-    sources = {split: make() for split, make in fashion_mnist_splits().items()}
-    return {split: source.select(range(0, len(source), every)) for split, source in sources.items()}
+    return {split: make() for split, make in fashion_mnist_splits().items()}
 
 
-@pytest.mark.parametrize("every", [50, pytest.param(1, marks=pytest.mark.slow)])
-def test_fashion_mnist_is_the_same_by_way_of_arrayrecord(tmp_path: Path, every: int) -> None:
-    from_idx = fashion_mnist(every)
+@pytest.mark.parametrize("read", [written_here, pytest.param(installed, marks=pytest.mark.slow)])
+def test_fashion_mnist_is_the_same_by_way_of_arrayrecord(
+    tmp_path: Path, read: Callable[[Path], dict[str, ArraySource]]
+) -> None:
+    from_idx = read(tmp_path / "idx")
     folder = write_arrayrecord("fashion", from_idx, tmp_path)
     assert folder == tmp_path / "fashion" / "1.0.0"
     prepared = tfds_splits("fashion", data_dir=tmp_path)
@@ -132,3 +142,13 @@ def tfds_splits_of(folder: Path, content: bytes):
     write_arrayrecord("broken", {"all": digits}, folder)
     source = tfds_splits("broken", data_dir=folder)["train"]()
     return replace(source, records=[{"image": content, "label": 0}])
+
+
+def test_another_format_is_named(tmp_path: Path) -> None:
+    folder = write_arrayrecord("digits", {split: make() for split, make in digits_splits().items()}, tmp_path)
+    info = folder / "dataset_info.json"
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    with pytest.raises(
+        DataError, match=r"array_record does not match .*tfrecord.* Prepare it anew with `tfds build digits"
+    ):
+        tfds_splits("digits", data_dir=tmp_path)
