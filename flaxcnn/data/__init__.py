@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flaxcnn.data.archives import cifar10_splits, cifar100_splits, fashion_mnist_splits, mnist_splits
-    from flaxcnn.data.augment import POLICIES, AugMix, AutoAugment, ColorJitter, RandAugment, TrivialAugmentWide
+    from flaxcnn.data.augment import POLICIES, AugMix, AutoAugment, RandAugment, TrivialAugmentWide
     from flaxcnn.data.cache import CachedSource
     from flaxcnn.data.check import check_data
+    from flaxcnn.data.colour import ColorJitter
     from flaxcnn.data.images import DataError, load_image, to_rgb
     from flaxcnn.data.loader import eval_batches, steps_per_epoch, train_batches, view_rng
     from flaxcnn.data.manifest import manifest_splits
@@ -74,7 +75,8 @@ __all__ = [
 
 _HOME = {
     "archives": ("cifar10_splits", "cifar100_splits", "fashion_mnist_splits", "mnist_splits"),
-    "augment": ("POLICIES", "AugMix", "AutoAugment", "ColorJitter", "RandAugment", "TrivialAugmentWide"),
+    "augment": ("POLICIES", "AugMix", "AutoAugment", "RandAugment", "TrivialAugmentWide"),
+    "colour": ("ColorJitter",),
     "cache": ("CachedSource",),
     "check": ("check_data",),
     "images": ("DataError", "load_image", "to_rgb"),

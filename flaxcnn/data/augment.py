@@ -1,4 +1,4 @@
-"""Random changes of an image's colours and shape: colour jitter, erasing, and the automatic augmentation policies.
+"""The automatic augmentation policies: random changes of an image's colours and shape.
 
 Each is a frozen dataclass with two methods: `draw` makes the parameters from a generator, `apply` puts them to an
 image. What `apply` does is torchvision's to the bit, given the same parameters, on Pillow images in mode RGB or L.
@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from flaxcnn.data.geometry import Box, Interpolation, check_interpolation, resampling
+from flaxcnn.data.geometry import Interpolation, check_interpolation, resampling
 
 
 class Augmentation(Protocol):
@@ -311,105 +311,6 @@ def _apply_all(image: Image.Image, ops: tuple[Op, ...], interpolation: Interpola
     for op in ops:
         image = apply_op(image, op, interpolation)
     return image
-
-
-@dataclass(frozen=True, kw_only=True)
-class ColorJitter:
-    """Brightness, contrast, saturation and hue changed by random factors, in random order.
-
-    Attributes:
-        brightness: the factor is uniform in 1 - brightness ... 1 + brightness, at least 0.
-        contrast: likewise.
-        saturation: likewise.
-        hue: the shift is uniform in -hue ... hue of the colour circle, at most 0.5.
-
-    Source: torchvision's ColorJitter.
-    """
-
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("brightness", "contrast", "saturation", "hue"):
-            most = 0.5 if name == "hue" else math.inf
-            if not 0 <= getattr(self, name) <= most:
-                wanted = "0 to 0.5" if name == "hue" else "0 or more"
-                raise ValueError(f"{name}: expected {wanted}, got {getattr(self, name)}")
-
-    def draw(self, rng: np.random.Generator) -> tuple[tuple[str, float], ...]:
-        """Draws what to change and by which factor, in the order to do it in."""
-        order = rng.permutation(4)
-        factors = [
-            (name, float(rng.uniform(max(centre - span, least), centre + span)))
-            for name, span, centre, least in (
-                ("brightness", self.brightness, 1.0, 0.0),
-                ("contrast", self.contrast, 1.0, 0.0),
-                ("saturation", self.saturation, 1.0, 0.0),
-                ("hue", self.hue, 0.0, -0.5),
-            )
-        ]
-        return tuple(factors[i] for i in order if getattr(self, factors[i][0]))
-
-    def apply(self, image: Image.Image, drawn: tuple[tuple[str, float], ...]) -> Image.Image:
-        """Applies the changes in their order."""
-        for name, factor in drawn:
-            image = _ADJUSTMENTS[name](image, factor)
-        return image
-
-
-def _adjust_hue(image: Image.Image, shift: float) -> Image.Image:
-    if image.mode == "L":
-        return image
-    hue, saturation, value = image.convert("HSV").split()
-    turned = np.asarray(hue) + np.int32(shift * 255).astype(np.uint8)  # (h, w), round the circle
-    return Image.merge("HSV", (Image.fromarray(turned), saturation, value)).convert(image.mode)
-
-
-_ADJUSTMENTS: Mapping[str, Callable[[Image.Image, float], Image.Image]] = {
-    "brightness": lambda image, factor: ImageEnhance.Brightness(image).enhance(factor),
-    "contrast": lambda image, factor: ImageEnhance.Contrast(image).enhance(factor),
-    "saturation": lambda image, factor: ImageEnhance.Color(image).enhance(factor),
-    "hue": _adjust_hue,
-}
-
-
-def greyscale(image: Image.Image) -> Image.Image:
-    """The image in shades of grey, in mode RGB."""
-    return image.convert("L").convert("RGB")
-
-
-def random_erasing_box(
-    rng: np.random.Generator,
-    width: int,
-    height: int,
-    scale: tuple[float, float] = (0.02, 0.33),
-    ratio: tuple[float, float] = (0.3, 3.3),
-) -> Box | None:
-    """Draws the box that random erasing sets to zero.
-
-    Args:
-        rng: where the randomness comes from.
-        width: of the image, in pixels.
-        height: of the image, in pixels.
-        scale: least and greatest area, as shares of the image's.
-        ratio: least and greatest height / width.
-
-    Returns:
-        The first of ten tries that is smaller than the image, or None.
-
-    Source: Zhong et al., Random Erasing, 2017 (arXiv 1708.04896); torchvision's RandomErasing.
-    """
-    for _ in range(10):
-        area = width * height * rng.uniform(*scale)
-        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
-        box_height, box_width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if box_height < height and box_width < width:
-            top = int(rng.integers(height - box_height + 1))
-            left = int(rng.integers(width - box_width + 1))
-            return Box(top, left, box_height, box_width)
-    return None
 
 
 POLICIES: Mapping[str, Callable[..., Augmentation]] = {

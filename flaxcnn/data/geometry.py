@@ -109,6 +109,38 @@ def random_resized_crop_box(
     return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
 
 
+def random_erasing_box(
+    rng: np.random.Generator,
+    width: int,
+    height: int,
+    scale: tuple[float, float] = (0.02, 0.33),
+    ratio: tuple[float, float] = (0.3, 3.3),
+) -> Box | None:
+    """Draws the box that random erasing sets to zero.
+
+    Args:
+        rng: where the randomness comes from.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+        scale: least and greatest area, as shares of the image's.
+        ratio: least and greatest height / width.
+
+    Returns:
+        The first of ten tries that is smaller than the image, or None.
+
+    Source: Zhong et al., Random Erasing, 2017 (arXiv 1708.04896); torchvision's RandomErasing.
+    """
+    for _ in range(10):
+        area = width * height * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        box_height, box_width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if box_height < height and box_width < width:
+            top = int(rng.integers(height - box_height + 1))
+            left = int(rng.integers(width - box_width + 1))
+            return Box(top, left, box_height, box_width)
+    return None
+
+
 def random_crop_offset(rng: np.random.Generator, padding: int) -> tuple[int, int]:
     """Draws (top, left) for `pad_crop`, each uniform in 0 ... 2 * padding."""
     return int(rng.integers(2 * padding + 1)), int(rng.integers(2 * padding + 1))

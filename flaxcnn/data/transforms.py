@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from PIL import Image
 
-from flaxcnn.data.augment import Augmentation, ColorJitter, greyscale, random_erasing_box
+from flaxcnn.data.augment import Augmentation
+from flaxcnn.data.colour import ColorJitter, greyscale
 from flaxcnn.data.geometry import (
     Box,
     Interpolation,
@@ -20,6 +21,7 @@ from flaxcnn.data.geometry import (
     horizontal_flip,
     pad_crop,
     random_crop_offset,
+    random_erasing_box,
     random_resized_crop_box,
     resize,
     ten_crops,

@@ -15,14 +15,13 @@ from flaxcnn.data.augment import (
     OPERATIONS,
     AugMix,
     AutoAugment,
-    ColorJitter,
     Op,
     RandAugment,
     TrivialAugmentWide,
     apply_op,
-    greyscale,
-    random_erasing_box,
 )
+from flaxcnn.data.colour import ColorJitter, greyscale
+from flaxcnn.data.geometry import random_erasing_box
 from tests.data.pictures import real_images
 
 MAGNITUDES = {"Posterize": (1, 3, 4, 8), "Solarize": (0.0, 0.3, 1.0)}

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from flaxcnn.data import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, TrainTransform
-from flaxcnn.data.augment import ColorJitter, RandAugment
+from flaxcnn.data.augment import RandAugment
+from flaxcnn.data.colour import ColorJitter
 from flaxcnn.data.geometry import (
     Box,
     center_crop,

@@ -1,0 +1,45 @@
+"""torch.optim's optimisers, and groups of parameters for them."""
+
+from flaxcnn.optim.groups import DECAY_MASKS, all_but_norms, by_group, kernels, matching
+from flaxcnn.optim.optimizers import (
+    OPTIMIZERS,
+    LearningRate,
+    Mask,
+    adadelta,
+    adagrad,
+    adam,
+    adamax,
+    adamw,
+    clip_by_norm,
+    clip_by_value,
+    lamb,
+    lars,
+    nadam,
+    radam,
+    rmsprop,
+    sgd,
+)
+
+__all__ = [
+    "DECAY_MASKS",
+    "OPTIMIZERS",
+    "LearningRate",
+    "Mask",
+    "adadelta",
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamw",
+    "all_but_norms",
+    "by_group",
+    "clip_by_norm",
+    "clip_by_value",
+    "kernels",
+    "lamb",
+    "lars",
+    "matching",
+    "nadam",
+    "radam",
+    "rmsprop",
+    "sgd",
+]
