@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +20,10 @@ from flaxcnn import data, optim, schedules
 from flaxcnn.config import Config, ConfigError
 from flaxcnn.data.mixing import Mixing, choice, cutmix, mixup
 from flaxcnn.data.splits import Split
-from flaxcnn.errors import UserError, did_you_mean
+from flaxcnn.errors import UserError
 from flaxcnn.losses import Loss, distillation, sigmoid_binary_cross_entropy, softmax_cross_entropy
 from flaxcnn.models import Classifier, create_model, with_head
+from flaxcnn.options import call_with_options
 from flaxcnn.train import TrainState, create_state, make_train_step
 from flaxcnn.train.averaging import Average, decay_per_update, moving_average, warmup_steps
 from flaxcnn.train.loop import Schedule
@@ -248,13 +248,13 @@ def build_train_transform(config: Config, model: Classifier) -> data.TrainTransf
     if settings.policy != "none":
         # As in torchvision's references, one filter serves the crop and the policy.
         options = {"interpolation": evaluation.interpolation, **settings.policy_options}
-        policy = _call("data.policy_options", data.POLICIES[settings.policy], options)
+        policy = call_with_options("data.policy_options", data.POLICIES[settings.policy], options)
     return data.TrainTransform(
         **vars(evaluation),
         kind=settings.augment,
         flip=settings.flip,
         flip_vertically=settings.flip_vertically,
-        jitter=_call("data.jitter", data.ColorJitter, settings.jitter) if settings.jitter else None,
+        jitter=call_with_options("data.jitter", data.ColorJitter, settings.jitter) if settings.jitter else None,
         greyscale=settings.greyscale,
         augmentation=policy,
         erase=settings.erase,
@@ -281,7 +281,7 @@ def build_learning_rate(config: Config, schedule: Schedule) -> optax.Schedule:
     options = dict(settings.schedule_options)
     for name in _DURATIONS:
         value = options.get(name)
-        if isinstance(value, (int, float)):  # `_call` refuses the rest
+        if isinstance(value, (int, float)):  # `call_with_options` refuses the rest
             options[name] = max(in_counts(f"schedule_options: {name}", value), 1)
         elif isinstance(value, tuple):
             options[name] = tuple(in_counts(f"schedule_options: {name}", each) for each in value)
@@ -294,7 +294,7 @@ def build_learning_rate(config: Config, schedule: Schedule) -> optax.Schedule:
             f"not {settings.warmup_epochs}: add --optimizer.warmup_epochs 0"
         )
     make = schedules.SCHEDULES[settings.schedule]
-    rate = _call("optimizer.schedule_options", make, options, settings.learning_rate, total - warmup)
+    rate = call_with_options("optimizer.schedule_options", make, options, settings.learning_rate, total - warmup)
     factor = settings.warmup_factor
     if settings.warmup == "linear":
         rate = schedules.linear_warmup(rate, warmup, start_factor=factor)
@@ -397,7 +397,7 @@ def build_optimizer(
     """The optimiser, behind the clipping of its gradients, and step -> the pattern of what trains from there."""
     settings = config.optimizer
     make = partial(optim.OPTIMIZERS[settings.name], decay_mask=optim.DECAY_MASKS[settings.decay])
-    make = partial(_call, "optimizer.options", make, settings.options)
+    make = partial(call_with_options, "optimizer.options", make, settings.options)
     if settings.trainable or settings.factors:
         optimizer, phases = _build_groups(config, model, make, learning_rate, steps_per_epoch)
     else:
@@ -504,44 +504,3 @@ def build_devices(config: Config) -> DataParallel:
         of += f" times train.accumulate ({config.train.accumulate})" if config.train.accumulate > 1 else ""
         raise ConfigError(f"data.batch_size must be a multiple of {of}, not {config.data.batch_size}")
     return {"jit": DataParallel, "fsdp": FullySharded, "pmap": PerDevice}[config.train.parallel](devices)
-
-
-def _call(field: str, function: Callable[..., Any], options: Mapping[str, Any], *arguments: Any) -> Any:
-    """Call the function with keyword options, each checked by name and type."""
-    title = (function.func if isinstance(function, partial) else function).__name__
-    parameters = inspect.signature(function, eval_str=True).parameters
-    known = {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY and _is_value(p.annotation)}
-    values = {}
-    for name, value in options.items():
-        if name not in known:
-            raise ConfigError(f"{field}: {title} has no {name!r}{did_you_mean(name, known)}")
-        hint = known[name].annotation
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if hint is bool and not isinstance(value, bool):
-            raise ConfigError(f"{field}: {name} must be True or False, not {value!r}")
-        if hint is float and not is_number:
-            raise ConfigError(f"{field}: {name} must be a number, not {value!r}")
-        if hint is int and (isinstance(value, bool) or not isinstance(value, int)):
-            raise ConfigError(f"{field}: {name} must be a whole number, not {value!r}")
-        if get_origin(hint) is Literal and value not in get_args(hint):
-            raise ConfigError(f"{field}: {name} must be one of {', '.join(get_args(hint))}, not {value!r}")
-        if get_origin(hint) is tuple:
-            any_length = get_args(hint)[-1] is Ellipsis
-            if any_length and is_number:
-                value = (value,)
-            if not isinstance(value, tuple) or (not any_length and len(value) != len(get_args(hint))):
-                wanted = "numbers" if any_length else "a pair of numbers"
-                raise ConfigError(f"{field}: {name} must be {wanted}, not {value!r}")
-        values[name] = value
-    missing = [name for name, p in known.items() if p.default is p.empty and name not in values]
-    if missing:
-        raise ConfigError(f"{field}: {title} needs {', '.join(missing)}")
-    try:
-        return function(*arguments, **values)
-    except ValueError as error:
-        raise ConfigError(f"{field}: {error}") from error
-
-
-def _is_value(hint: Any) -> bool:
-    """Whether an option of this type can be written in a config."""
-    return hint in (bool, int, float, str) or get_origin(hint) in (tuple, Literal)

@@ -5,86 +5,14 @@ The library's functions take plain arguments; only `flaxcnn.build` reads these.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 from dataclasses import dataclass, field
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from tyro.constructors import PrimitiveConstructorSpec
-
-from flaxcnn.errors import UserError
-
-Value = bool | int | float | str | tuple[float, ...]
-
-
-class ConfigError(UserError):
-    """A field, or a config file, that is not right."""
-
-
-def _parse_options(words: list[str]) -> dict[str, Any]:
-    """`stem 3x3 betas 0.9 0.95` to names and values; several numbers in a row are one value."""
-    values: dict[str, Any] = {}
-    rest = list(words)
-    while rest:
-        name = rest.pop(0)
-        if not name.isidentifier() or not rest:
-            raise ValueError("write names and values, such as `dropout 0.1 stem 3x3`")
-        value = [_parse_value(rest.pop(0))]
-        while rest and isinstance(number := _parse_value(rest[0]), (int, float)) and not isinstance(number, bool):
-            value.append(number)
-            rest.pop(0)
-        values[name] = value[0] if len(value) == 1 else tuple(value)
-    return values
-
-
-def _parse_value(word: str) -> bool | int | float | str:
-    if word in ("True", "False"):
-        return word == "True"
-    for number in (int, float):
-        with contextlib.suppress(ValueError):
-            return number(word)
-    return word
-
-
-def _show_options(options: dict[str, Any]) -> list[str]:
-    words = []
-    for name, value in options.items():
-        words += [name, *map(str, value if isinstance(value, tuple) else (value,))]
-    return words
-
-
-Options = Annotated[
-    dict[str, Value],
-    # tyro's own flags for a dictionary depend on what is in it by default.
-    PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="[NAME VALUE ...]",
-        instance_from_str=_parse_options,
-        is_instance=lambda value: isinstance(value, dict),
-        str_from_instance=_show_options,
-    ),
-]
-
-
-def _parse_patterns(words: list[str]) -> dict[str, float]:
-    """`fc 0 layer4 5` to patterns and numbers."""
-    if len(words) % 2:
-        raise ValueError("write patterns and numbers, such as `fc 0 layer4 5`")
-    return {pattern: float(number) for pattern, number in zip(words[::2], words[1::2], strict=True)}
-
-
-Patterns = Annotated[
-    dict[str, float],
-    PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="[PATTERN NUMBER ...]",
-        instance_from_str=_parse_patterns,
-        is_instance=lambda value: isinstance(value, dict),
-        str_from_instance=_show_options,
-    ),
-]
+from flaxcnn.errors import ConfigError
+from flaxcnn.options import Options, Patterns
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,10 @@ class UserError(ValueError):
         return " ".join(str(self).split())
 
 
+class ConfigError(UserError):
+    """A field, or a config file, that is not right."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of an error message about an unknown name: close matches, else all there are."""
     known = sorted(known)
