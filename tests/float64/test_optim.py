@@ -11,7 +11,9 @@ from tests.optimizers import CASES, PROBLEMS, both, falling_rate
 from tests.schedules import TORCH_SCHEDULES, torch_rates
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize(
+    "problem", [pytest.param(name, marks=pytest.mark.slow if name == "network" else ()) for name in PROBLEMS]
+)
 @pytest.mark.parametrize("case", CASES)
 def test_200_updates_are_torchs(case: str, problem: str) -> None:
     for ours, theirs in both(case, steps=200, rate=falling_rate, dtype="float64", problem=problem):

@@ -70,7 +70,8 @@ def restored(folder: Path):
     return Checkpoints(folder / "checkpoints", read_only=True).restore_variables(3, like.variables)
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
 def test_several_processes_are_as_one(tmp_path: Path, count: int) -> None:
     (one,) = run_processes(tmp_path / "one", 1)
     many = run_processes(tmp_path / "many", count)
