@@ -218,6 +218,10 @@ def _winograd(geometry: Geometry, x: Array, k: Array) -> Array:
     return lax.optimization_barrier(y)  # and y for each of its readers
 
 
+def _winograd_input_gradient(geometry: Geometry, y: Array, k: Array) -> Array:
+    return _winograd(*_transposed_convolution(geometry, y, k))
+
+
 def _transform(matrix: np.ndarray, tiles: _Tiles) -> _Tiles:
     """matrix @ tile @ matrix.T of every tile."""
     by_row = [[_combine(row, column) for column in zip(*tiles, strict=True)] for row in matrix]
@@ -483,7 +487,7 @@ DENSE = XLA._replace(kernel_gradient=_dense_kernel_gradient)
 IM2COL = Lowering(_im2col, _col2im, _dense_kernel_gradient)
 IM2COL_FORWARD = DENSE._replace(forward=_im2col)
 TAPS = _transposed(_taps)._replace(kernel_gradient=_dense_kernel_gradient)
-WINOGRAD = XLA._replace(forward=_winograd)
+WINOGRAD = Lowering(_winograd, _winograd_input_gradient, _dense_kernel_gradient)
 STEM = XLA._replace(forward=_stem, kernel_gradient=_stem_kernel_gradient)
 WIDE_STEM = XLA._replace(kernel_gradient=_stem_kernel_gradient)
 GROUPED = Lowering(_grouped, _grouped_input_gradient, _grouped_kernel_gradient)

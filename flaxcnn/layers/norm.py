@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ from jax.nn.initializers import ones, zeros
 from jax.typing import DTypeLike
 
 from flaxcnn.layers.initializers import Initializer
+from flaxcnn.layers.once import once
 
 
 class BatchNorm(nn.Module):
@@ -56,17 +59,19 @@ class BatchNorm(nn.Module):
         scale = self.param("scale", self.scale_init, shape, self.param_dtype)
         bias = self.param("bias", self.bias_init, shape, self.param_dtype)
         dtype = canonicalize_dtype(x, scale, bias, dtype=self.dtype)
-        if self.use_running_average if use_running_average is None else use_running_average:
-            batch_mean, batch_var = mean.value, var.value
-        else:
-            batch_mean, batch_var, count = _statistics(x, self.axis_name)
-            if not self.is_initializing():
-                self._update(mean, batch_mean)
-                self._update(var, batch_var * _bessel(count))
-        factor = scale * lax.rsqrt(batch_var + jnp.asarray(self.epsilon, batch_var.dtype))
         along_channels = (1,) * (x.ndim - 1) + shape
-        # Subtracting first keeps the digits that `x * factor + offset` would lose to a large mean.
-        y = (x - batch_mean.reshape(along_channels)) * factor.reshape(along_channels) + bias.reshape(along_channels)
+        if self.use_running_average if use_running_average is None else use_running_average:
+            factor = scale * lax.rsqrt(_add(var.value, self.epsilon))
+            # Subtracting first keeps the digits that `x * factor + offset` would lose to a large mean.
+            y = (x - mean.value.reshape(along_channels)) * factor.reshape(along_channels)
+            return (y + bias.reshape(along_channels)).astype(dtype)
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        operands = x, scale.reshape(along_channels), bias.reshape(along_channels)
+        y, batch_mean, batch_var = _normalize(self.epsilon, self.axis_name, *operands)
+        if not self.is_initializing():
+            count = x.size // x.shape[-1] * (1 if self.axis_name is None else jax.lax.axis_size(self.axis_name))
+            self._update(mean, batch_mean.reshape(shape))
+            self._update(var, batch_var.reshape(shape) * _bessel(count))
         return y.astype(dtype)
 
     def _update(self, running: nn.Variable, batch: Array) -> None:
@@ -74,20 +79,47 @@ class BatchNorm(nn.Module):
         running.value = (old * (1 - self.momentum) + batch * self.momentum).astype(old.dtype)
 
 
-def _statistics(x: Array, axis_name: str | None) -> tuple[Array, Array, int]:
-    """Mean and biased variance of each channel, and how many values they are taken of."""
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    axes = tuple(range(x.ndim - 1))
-    count = x.size // x.shape[-1]
-    mean = jnp.mean(x, axes)
-    if axis_name is not None:
-        mean = lax.pmean(mean, axis_name)
-        count *= jax.lax.axis_size(axis_name)
-    deviation = x - mean.reshape((1,) * len(axes) + (-1,))
-    var = jnp.mean(jnp.square(deviation), axes)
-    if axis_name is not None:
-        var = lax.pmean(var, axis_name)
-    return mean, var, count
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _normalize(
+    epsilon: float, axis_name: str | None, x: Array, scale: Array, bias: Array
+) -> tuple[Array, Array, Array]:
+    """x normalised with its own mean and biased variance (two passes), and these: (1, ..., 1, channels) each.
+
+    Autodiff of it would go over x in several more passes than the derivative in closed form.
+    """
+    centred, mean, var = _centre(axis_name, x)
+    return centred * (scale * lax.rsqrt(_add(var, epsilon))) + bias, mean, var
+
+
+@_normalize.defjvp
+def _normalize_jvp(
+    epsilon: float, axis_name: str | None, primals: tuple[Array, ...], tangents: tuple[Array, ...]
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """The sums are over x's tangent as it is: so are their transposes over y's cotangent, and are the parameters'."""
+    (x, scale, bias), (x_dot, scale_dot, bias_dot) = primals, tangents
+    centred, mean, var = _centre(axis_name, x)
+    inverse = lax.rsqrt(_add(var, epsilon))  # of the standard deviation
+    factor = scale * inverse
+    mean_dot, half_var_dot = _average(axis_name, x_dot), _average(axis_name, centred * x_dot)
+    slope = inverse * scale_dot - factor * jnp.square(inverse) * half_var_dot
+    y_dot = factor * x_dot + centred * slope + (bias_dot - factor * mean_dot)
+    return (centred * factor + bias, mean, var), (y_dot, mean_dot, 2 * half_var_dot)
+
+
+def _centre(axis_name: str | None, x: Array) -> tuple[Array, Array, Array]:
+    """x less its mean, the mean, and the biased variance, of each channel."""
+    mean = _average(axis_name, x)
+    centred = once(x - mean)  # which the derivative wants again; x itself is then done with
+    return centred, mean, _average(axis_name, jnp.square(centred))
+
+
+def _average(axis_name: str | None, x: Array) -> Array:
+    mean = jnp.mean(x, tuple(range(x.ndim - 1)), keepdims=True)
+    return mean if axis_name is None else lax.pmean(mean, axis_name)
+
+
+def _add(var: Array, epsilon: float) -> Array:
+    return var + jnp.asarray(epsilon, var.dtype)
 
 
 def _bessel(count: int) -> float:

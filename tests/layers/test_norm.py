@@ -112,3 +112,52 @@ def test_bfloat16_keeps_float32_statistics() -> None:
     rounded = np.asarray(jnp.asarray(images, jnp.bfloat16), np.float32)
     mean = 0.9 * variables["batch_stats"]["mean"] + 0.1 * rounded.mean((0, 1, 2))
     np.testing.assert_allclose(updates["batch_stats"]["mean"], mean, rtol=1e-5)
+
+
+def test_gradients() -> None:
+    variables, reference = make_pair()
+    images, weights = make_images(mean=2), make_images()
+
+    def loss(params: dict, images: jax.Array) -> jax.Array:
+        norm = BatchNorm(use_running_average=False)
+        y, _ = norm.apply(variables | {"params": params}, images, mutable=["batch_stats"])
+        return jnp.sum(y * weights)
+
+    params, found = jax.grad(loss, argnums=(0, 1))(variables["params"], images)
+    leaf = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).requires_grad_()
+    (reference.train()(leaf) * torch.from_numpy(weights.transpose(0, 3, 1, 2).copy())).sum().backward()
+    expected = {"scale": reference.weight.grad, "bias": reference.bias.grad}
+    for name, gradient in expected.items():
+        np.testing.assert_allclose(params[name], gradient, rtol=1e-5, atol=1e-4, err_msg=name)
+    assert leaf.grad is not None
+    np.testing.assert_allclose(found, leaf.grad.permute(0, 2, 3, 1), rtol=0, atol=1e-5)
+
+
+def test_every_derivative_is_that_of_the_formula() -> None:
+    """Of all three results, and of second order, forward over reverse."""
+    variables, _ = make_pair()
+    images, weights = make_images(mean=2), make_images()
+
+    def norm(params: dict, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        y, updates = BatchNorm(use_running_average=False, momentum=1).apply(
+            variables | {"params": params}, images, mutable=["batch_stats"]
+        )
+        return y, updates["batch_stats"]["mean"], updates["batch_stats"]["var"]
+
+    def formula(params: dict, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        mean, var = jnp.mean(images, (0, 1, 2)), jnp.var(images, (0, 1, 2))
+        scale, bias, along = params["scale"], params["bias"], (1, 1, 1, CHANNELS)
+        y = (images - mean.reshape(along)) * (scale / jnp.sqrt(var + 1e-5)).reshape(along) + bias.reshape(along)
+        return y, mean, var * 48 / 47
+
+    def second(function):
+        def loss(params: dict, images: jax.Array) -> jax.Array:
+            y, mean, var = function(params, images)
+            return jnp.sum(jnp.square(y) * weights) + jnp.sum(mean**3) + jnp.sum(jnp.sqrt(var))
+
+        gradient = jax.grad(loss, argnums=(0, 1))
+        primals = variables["params"], jnp.asarray(images)
+        tangents = {"scale": jnp.arange(5.0), "bias": jnp.ones(5)}, jnp.asarray(weights[::-1])
+        return jax.jvp(gradient, primals, tangents)
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-4), second(norm), second(formula))
