@@ -1,7 +1,7 @@
 """The classic convolutional image classifiers in Flax, numerically identical to PyTorch's."""
 
 from flaxcnn import layers, models, optim, train
-from flaxcnn.models import create_model, list_models
+from flaxcnn.models import create_model, fuse, list_models
 from flaxcnn.weights import (
     WeightsError,
     from_torch,
@@ -19,6 +19,7 @@ __all__ = [
     "WeightsError",
     "create_model",
     "from_torch",
+    "fuse",
     "imagenet_classes",
     "layers",
     "list_models",

@@ -16,16 +16,19 @@ from flaxcnn.models import (
     vgg,
 )
 from flaxcnn.models.classifier import Classifier
+from flaxcnn.models.fused import Fused, fuse
 from flaxcnn.models.head import WithHead, with_head
 from flaxcnn.models.registry import create_model, list_models, register
 
 __all__ = [
     "Classifier",
+    "Fused",
     "WithHead",
     "alexnet",
     "create_model",
     "efficientnet",
     "efficientnet_lite",
+    "fuse",
     "googlenet",
     "inception_v1",
     "lenet",

@@ -1,0 +1,52 @@
+"""BatchNorm folded into the convolutions before it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from flaxcnn import create_model
+from flaxcnn.models import fuse
+from tests.references import make_images, relative_error
+from tests.variants import each_probe, small_size
+
+
+def randomised(model: Any, images: np.ndarray) -> Any:
+    """Variables with scales, biases and statistics that are not those of initialisation."""
+    variables = jax.jit(lambda x: model.init(jax.random.key(0), x, train=False))(images)
+    leaves, tree = jax.tree.flatten(variables)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    leaves = [
+        leaf + jax.random.uniform(key, leaf.shape, minval=-0.3, maxval=0.3) if leaf.ndim == 1 else leaf
+        for key, leaf in zip(keys, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(tree, leaves)
+
+
+@each_probe
+def test_logits_stay(name: str) -> None:
+    model = create_model(name, num_classes=10)
+    images = make_images(small_size(name))
+    variables = randomised(model, images)
+    fused, folded = fuse(model, variables)
+    assert "batch_stats" not in folded
+    found, expected = (
+        jax.jit(lambda v, x, m=m: m.apply(v, x, train=False))(v, images)
+        for m, v in ((model, variables), (fused, folded))
+    )
+    assert relative_error(found, expected) < 1e-5
+    norms = [path for path in flatten_dict(variables.get("batch_stats", {})) if path[-1] == "mean"]
+    assert len(fused.folded) == len(norms)
+
+
+def test_a_fused_model_is_not_trained() -> None:
+    model = create_model("mobilenet_v1_025", num_classes=3)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
+    fused, folded = fuse(model, variables)
+    with pytest.raises(ValueError, match="no BatchNorm to train"):
+        fused.apply(folded, jnp.zeros((1, 32, 32, 3)), train=True)
