@@ -23,11 +23,6 @@ import numpy as np
 from flaxcnn.models import Classifier
 from flaxcnn.weights.errors import WeightsError
 
-ENTRIES = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema")
-"""Where trainers keep the weights in a checkpoint, the trained ones before their average."""
-PREFIXES = ("module.", "_orig_mod.", "model.")
-"""What wrappers put before every key: data parallelism, torch.compile, Lightning."""
-
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
