@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from flaxcnn import data, optim, schedules
-from flaxcnn.config import Config, ConfigError
+from flaxcnn.config import Config, ConfigError, from_dict
 from flaxcnn.data.mixing import Mixing, choice, cutmix, mixup
 from flaxcnn.data.splits import Split
 from flaxcnn.errors import UserError
@@ -28,9 +28,9 @@ from flaxcnn.train import TrainState, create_state, make_train_step
 from flaxcnn.train.averaging import Average, decay_per_update, moving_average, warmup_steps
 from flaxcnn.train.loop import Schedule
 from flaxcnn.train.parallel import DataParallel, FullySharded, PerDevice
+from flaxcnn.train.run import RunFolder
 from flaxcnn.train.step import Step
 from flaxcnn.weights import (
-    WeightsError,
     abstract_variables,
     checkpoint,
     load_weights,
@@ -110,7 +110,7 @@ def build(config: Config) -> Experiment:
         optimizer=optimizer,
         phases=phases,
         loss=build_loss(config, len(train_source.class_names)),
-        teacher=build_teacher(config, len(train_source.class_names)),
+        teacher=build_teacher(config, train_source.class_names),
         schedule=schedule,
     )
 
@@ -319,16 +319,32 @@ def evaluation_loss(config: Config) -> Loss:
     return sigmoid_binary_cross_entropy if config.train.loss == "sigmoid" else softmax_cross_entropy
 
 
-def build_teacher(config: Config, num_classes: int) -> tuple[Classifier, Any] | None:
-    """The model to learn from, and its variables."""
+def build_teacher(config: Config, class_names: Sequence[str]) -> tuple[Classifier, Any] | None:
+    """The model to learn from, and its variables; that of a run is built as it was trained."""
     settings = config.distill
     if settings.model is None or settings.weights is None:
         return None
+    folder = RunFolder(settings.weights)
     try:
-        teacher = create_model(settings.model, num_classes=num_classes)
+        if folder.config.is_file():
+            teacher = _model_of_run(folder, settings.model, class_names)
+        else:
+            teacher = create_model(settings.model, num_classes=len(class_names))
         return teacher, load_weights(teacher, settings.weights, channels=config.data.channels)
-    except (WeightsError, ValueError, OSError) as error:
+    except (UserError, ValueError, OSError) as error:
         raise ConfigError(f"distill: {error}") from error
+
+
+def _model_of_run(folder: RunFolder, name: str, class_names: Sequence[str]) -> Classifier:
+    config, known = from_dict(folder.read_config()), folder.read_class_names()
+    if config.model.name != name:
+        raise ConfigError(f"{folder.path} is a run of {config.model.name}, not of {name}")
+    if known != list(class_names):
+        theirs, ours = (", ".join(names[:3]) for names in (known, list(class_names)))
+        raise ConfigError(
+            f"the teacher in {folder.path} knows other classes ({theirs}, ...) than the data ({ours}, ...)"
+        )
+    return build_model(config, len(known))
 
 
 def build_mixing(config: Config, num_classes: int) -> Mixing | None:

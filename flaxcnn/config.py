@@ -210,7 +210,7 @@ class DistillConfig:
     model: str | None = None
     """One of `flaxcnn.list_models()`; no teacher if None."""
     weights: str | None = None
-    """Its weights: a .pth, .safetensors or Orbax checkpoint, or the folder of a run."""
+    """Its weights: a .pth, .safetensors or Orbax checkpoint, or the folder of a run with the same classes."""
     temperature: float = 4.0
     """That softens both distributions."""
     weight: float = 0.5

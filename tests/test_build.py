@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flaxcnn import create_model
-from flaxcnn.build import build_learning_rate, build_optimizer
-from flaxcnn.config import Config, OptimizerConfig, TrainConfig, validate
+from flaxcnn import create_model, save_weights
+from flaxcnn.build import build_learning_rate, build_model, build_optimizer, build_teacher
+from flaxcnn.config import Config, ConfigError, DistillConfig, ModelConfig, OptimizerConfig, TrainConfig, validate
 from flaxcnn.train.loop import Schedule
+from flaxcnn.weights import abstract_variables
 
 STEPS_PER_EPOCH = 5
 
@@ -49,3 +53,21 @@ def test_gradients_are_clipped_before_the_optimizer_sees_them() -> None:
     updates, _ = optimizer.update(grads, optimizer.init(params), params)
     np.testing.assert_allclose(updates["kernel"], -(0.5 + 0.5), rtol=1e-6)
     np.testing.assert_allclose(updates["bias"], 0.0)
+
+
+def test_a_teacher_is_built_as_its_run_was_trained(tmp_path: Path) -> None:
+    trained, classes = Config(model=ModelConfig("lenet", head=(8,))), ["cat", "dog", "owl"]
+    model = build_model(trained, 3)
+    variables = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), abstract_variables(model))
+    save_weights(model, variables, tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_text(json.dumps(trained.to_dict()))
+    (tmp_path / "run" / "class_names.json").write_text(json.dumps(classes))
+
+    config = Config(distill=DistillConfig("lenet", str(tmp_path / "run")))
+    teacher, loaded = build_teacher(config, classes) or (None, None)
+    assert teacher == model
+    jax.tree.map(np.testing.assert_array_equal, loaded, variables)
+    with pytest.raises(ConfigError, match=r"knows other classes \(cat, dog, owl, ...\) than the data \(dog, cat, owl"):
+        build_teacher(config, ["dog", "cat", "owl"])
+    with pytest.raises(ConfigError, match="is a run of lenet, not of resnet18"):
+        build_teacher(Config(distill=DistillConfig("resnet18", str(tmp_path / "run"))), classes)

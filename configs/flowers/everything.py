@@ -5,8 +5,9 @@ python scripts/train.py --config configs/flowers/everything.py [--data.path FOLD
 
 FOLDER holds `train/` and `val/` with a folder a class each. The new head learns alone for two epochs, then with the
 last two stages, and from the sixth epoch on all learns but BatchNorm, whose statistics few pictures would spoil; what
-ImageNet's published weights brought moves at a tenth of the head's rate. Not run by this project on flower_photos,
-which it has not to hand.
+ImageNet's published weights brought moves at a tenth of the head's rate. This project has no flower_photos to hand; of
+400 held-out pictures of CIFAR-10's ten classes, 76 % are right after 600 others, in 93 s on two CPU cores, and 24 %
+after 104 s from scratch (`--data.image_size 96`; docs/fine-tuning.md).
 """
 
 from flaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig

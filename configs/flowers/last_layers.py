@@ -5,7 +5,8 @@ python scripts/train.py --config configs/flowers/last_layers.py [--data.path FOL
 
 FOLDER holds `train/` and `val/` with a folder a class each. The last two stages, the convolution after them and the
 new head learn, but for BatchNorm; the first stages, whose features all pictures share, stay as ImageNet's published
-weights have them. Not run by this project on flower_photos, which it has not to hand.
+weights have them. This project has no flower_photos to hand; of 400 held-out pictures of CIFAR-10's ten classes,
+74 % are right after 600 others, in 42 s on two CPU cores (`--data.image_size 96`; docs/fine-tuning.md).
 """
 
 from flaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig

@@ -106,11 +106,13 @@ class MobileNetV3(Classifier, kw_only=True):
         rows: `LARGE` or `SMALL`.
         hidden: outputs of the classifier's first layer.
         dropout: rate before the classifier's last layer.
+        epsilon: BatchNorm's.
     """
 
     rows: Sequence[Row]
     hidden: int
     dropout: float = 0.2
+    epsilon: float = 1e-3
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool) -> Array:
@@ -119,7 +121,12 @@ class MobileNetV3(Classifier, kw_only=True):
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv = partial(Conv, kernel_init=kaiming_fan_out, bias_init=zeros, **dtypes)
         norm = partial(
-            BatchNorm, use_running_average=not train, axis_name=self.axis_name, momentum=0.01, epsilon=1e-3, **dtypes
+            BatchNorm,
+            use_running_average=not train,
+            axis_name=self.axis_name,
+            momentum=0.01,
+            epsilon=self.epsilon,
+            **dtypes,
         )
         conv_norm_act = partial(ConvNormAct, activation=hard_swish, conv=conv, norm=norm)
 

@@ -9,6 +9,8 @@ from typing import Any
 # Okabe and Ito's blue and vermilion: told apart by the colour-blind and in greyscale.
 _COLORS = {"train": "#0072B2", "eval": "#D55E00"}
 _NAMES = {"train": "training", "eval": "held out"}
+# Part of a curve's points that a point of its moving average is the mean of.
+_WINDOW = 1 / 20
 
 
 def draw_curves(records: Sequence[Mapping[str, Any]], path: Path, *, steps_per_epoch: int) -> None:
@@ -38,6 +40,10 @@ def draw_curves(records: Sequence[Mapping[str, Any]], path: Path, *, steps_per_e
                 markersize=3,
             )
     training = [record for record in records if record["split"] == "train"]
+    steps, means = moving_average([r["step"] for r in training], [r["loss"] for r in training])
+    if means:
+        epochs = [step / steps_per_epoch for step in steps]
+        loss.plot(epochs, means, color="black", linewidth=1.5, label="training, moving average")
     rate.plot([r["step"] / steps_per_epoch for r in training], [r["learning_rate"] for r in training], color="#444444")
     loss.set(ylabel="loss (cross-entropy)", ylim=(0, None))
     accuracy.set(ylabel="top-1 accuracy", ylim=(None, 1))
@@ -49,10 +55,25 @@ def draw_curves(records: Sequence[Mapping[str, Any]], path: Path, *, steps_per_e
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     accuracy.legend(frameon=False, loc="lower right")
+    loss.legend(frameon=False, loc="upper right")
     last = [record for record in records if record["split"] == "eval"][-1:]
     for record in last:
         accuracy.set_title(f"held out: {record['top1']:.2%} at epoch {record['epoch']}", fontsize=10)
     figure.savefig(path)
+
+
+def moving_average(steps: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Means of as many values in turn as make a twentieth of them, at the middle of their steps.
+
+    Returns:
+        The steps and the means; of fewer than 40 values none, since that many are no noisier.
+    """
+    width = int(len(values) * _WINDOW)
+    if width < 2:
+        return [], []
+    windows = range(len(values) - width + 1)
+    middles = [sum(steps[i : i + width]) / width for i in windows]
+    return middles, [sum(values[i : i + width]) / width for i in windows]
 
 
 def _leave_outliers_out(loss: Any, records: Sequence[Mapping[str, Any]]) -> None:

@@ -13,14 +13,13 @@ import numpy as np
 
 from flaxcnn.models import Classifier
 from flaxcnn.weights.errors import WeightsError
-from flaxcnn.weights.keys import ENTRIES, PREFIXES
 from flaxcnn.weights.pickles import Tensor
 from flaxcnn.weights.torch import Head, Variables, from_torch, to_torch, torch_layout
 from flaxcnn.weights.torch_file import ZIP_MAGIC, read_torch_file, write_torch_file
+from flaxcnn.weights.wrapped import unwrap
 
 _PICKLE_MAGIC = b"\x80"
 _MAX_HEADER = 4 * 2**20
-_MAX_NESTING = 3
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 
 
@@ -121,43 +120,13 @@ def read_weights(path: str | os.PathLike[str], *, entry: str | None = None) -> W
 
 def _read_torch(path: Path, entry: str | None) -> WeightsFile:
     saved, array = read_torch_file(path)
-    found, names = saved, []
-    while len(names) < _MAX_NESTING and (name := _nested(found, entry)) is not None:
-        found, entry = found[name], None
-        names.append(name)
-    if not isinstance(found, dict) or not found:
-        raise WeightsError("it holds no dictionary of tensors")
-    tensors, notes = _without_wrapping(found)
+    tensors, notes = unwrap(saved, entry)
+    if not tensors:
+        raise WeightsError("it holds no tensors")
     for key, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise WeightsError(f"its {key:.60} is of type {type(tensor).__name__}, not a tensor")
-    return WeightsFile(
-        {key: array(tensor) for key, tensor in tensors.items()},
-        ("PyTorch", *(f"entry {name!r}" for name in names), *notes),
-    )
-
-
-def _nested(found: Any, entry: str | None) -> str | None:
-    """The entry to go on with, or None when `found` is the state dict."""
-    if not isinstance(found, dict):
-        return None
-    if entry is not None:
-        if not isinstance(found.get(entry), dict):
-            dictionaries = [str(name) for name, value in found.items() if isinstance(value, dict)]
-            raise WeightsError(f"it has no entry {entry!r}; its dictionaries: {', '.join(dictionaries[:10]) or 'none'}")
-        return entry
-    return next((name for name in ENTRIES if isinstance(found.get(name), dict)), None)
-
-
-def _without_wrapping(found: dict[Any, Any]) -> tuple[dict[str, Any], list[str]]:
-    notes = []
-    tensors = {str(key): value for key, value in found.items()}
-    if tensors.pop("n_averaged", None) is not None:  # of torch.optim.swa_utils.AveragedModel
-        notes.append("left out n_averaged")
-    while prefix := next((p for p in PREFIXES if tensors and all(key.startswith(p) for key in tensors)), None):
-        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
-        notes.append(f"removed the prefix {prefix!r}")
-    return tensors, notes
+    return WeightsFile({key: array(tensor) for key, tensor in tensors.items()}, ("PyTorch", *notes))
 
 
 def _read_safetensors(path: Path) -> WeightsFile:
@@ -171,7 +140,7 @@ def _read_safetensors(path: Path) -> WeightsFile:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dictionary
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
         raise WeightsError(f"it is damaged or not a safetensors file ({error!s:.100})") from error
-    tensors, notes = _without_wrapping(tensors)
+    tensors, notes = unwrap(tensors)
     return WeightsFile(tensors, ("safetensors", *notes))
 
 

@@ -18,7 +18,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from flaxcnn.models import Classifier
 from flaxcnn.weights.errors import KeysError, WeightsError
-from flaxcnn.weights.keys import ENTRIES, PREFIXES, to_reference_keys
+from flaxcnn.weights.keys import to_reference_keys
+from flaxcnn.weights.wrapped import unwrap
 
 Variables = dict[str, Any]
 Head = Literal["load", "new"]
@@ -45,8 +46,8 @@ def from_torch(
     Args:
         model: from `create_model`.
         state_dict: torch key -> array or tensor, in PyTorch's layouts, with the reference's keys or those of the
-            other packages in `flaxcnn.weights.keys`. Values keep their dtype (float64 only
-            under x64).
+            other packages in `flaxcnn.weights.keys`; also inside a trainer's checkpoint (`{"model": ..., "epoch": 3}`)
+            and behind a wrapper's prefix (`module.`). Values keep their dtype (float64 only under x64).
         head: "load", or "new" to initialise afresh all layers whose shapes depend on the number of classes, whatever
             the state dict has for them; with `num_classes=0` they are left out.
         channels: of the images the weights are for.
@@ -56,14 +57,12 @@ def from_torch(
 
     Raises:
         WeightsError: lists every missing, unexpected and mis-shaped key. Only `num_batches_tracked` is ignored, and
-            auxiliary heads where the model was created without. Or says how to get at the state dict, where it is
-            given something that holds one.
+            auxiliary heads where the model was created without. For a path or a module it says what to do instead.
     """
-    _check_is_state_dict(state_dict)
     if head not in ("load", "new"):
         raise ValueError(f'head must be "load" or "new", not {head!r}')
     expected = {torch_key(path): (path, leaf) for path, leaf in _flat(abstract_variables(model, channels)).items()}
-    arrays = to_reference_keys(model, state_dict, expected)
+    arrays = to_reference_keys(model, _state_dict(state_dict), expected)
     unused = () if getattr(model, "aux_heads", True) else _AUXILIARY
     arrays = {
         key: array
@@ -73,7 +72,6 @@ def from_torch(
     fresh = _new_head(model, expected, channels) if head == "new" else {}
     arrays = {key: array for key, array in arrays.items() if key not in fresh}
     loaded = {key: place for key, place in expected.items() if key not in fresh}
-    _check_prefix(arrays, loaded)
     _check({key: leaf.shape for key, (_, leaf) in loaded.items()}, arrays)
     flat = {path: jnp.array(_from_torch_layout(as_numpy(arrays[key]))) for key, (path, _) in loaded.items()}
     return unflatten_dict({path: flat[path] if key in loaded else fresh[key] for key, (path, _) in expected.items()})
@@ -167,27 +165,18 @@ def _to_torch_layout(array: np.ndarray) -> np.ndarray:
     return np.array(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T)
 
 
-def _check_is_state_dict(given: Any) -> None:
-    """Raise for what holds a state dict, or is the way to one."""
+def _state_dict(given: Any) -> dict[str, Any]:
+    """The state dict in what was given for one."""
     if isinstance(given, (str, os.PathLike)):
         raise WeightsError(f"this is a path, not a state dict: load_weights(model, {os.fspath(given)!r}) reads it")
     if not isinstance(given, Mapping):
         hint = ": pass its .state_dict()" if hasattr(given, "state_dict") else ", which maps keys to arrays"
         raise WeightsError(f"this is a {type(given).__name__}, not a state dict{hint}")
-    nested = [key for key, value in given.items() if isinstance(value, Mapping)]
-    if nested:
-        entry = next((name for name in ENTRIES if name in nested), nested[0])
-        others = f" (or one of {', '.join(map(repr, nested))})" if len(nested) > 1 else ""
-        raise WeightsError(f"this holds a state dict, but is none: pass its entry {entry!r}{others}")
-
-
-def _check_prefix(given: Collection[str], expected: Collection[str]) -> None:
-    for prefix in PREFIXES:
-        if given and all(key.startswith(prefix) and key not in expected for key in given):
-            raise WeightsError(
-                f"all keys begin with {prefix!r}, which a wrapper put there: "
-                f"pass {{key.removeprefix({prefix!r}): array for key, array in state_dict.items()}}"
-            )
+    found, _ = unwrap(given)
+    for key, value in found.items():
+        if hasattr(value, "state_dict"):
+            raise WeightsError(f"its {key!r} is a {type(value).__name__}, not a tensor: pass its .state_dict()")
+    return found
 
 
 def _check(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from flaxcnn.models import Classifier, WithHead
 from flaxcnn.weights.keys import to_reference_keys
 from flaxcnn.weights.torch import Variables, as_numpy, from_torch, head_keys, torch_key, torch_shapes
+from flaxcnn.weights.wrapped import unwrap
 
 
 class Start(NamedTuple):
@@ -44,6 +45,7 @@ def start_from(
     Raises:
         WeightsError: lists the keys that do not fit, the head's left aside.
     """
+    state_dict, _ = unwrap(state_dict)
     is_whole = any(key.startswith("backbone.") for key in state_dict)
     own = model.backbone if isinstance(model, WithHead) and not is_whole else model
     expected = torch_shapes(own, channels)
@@ -101,6 +103,6 @@ def count_classes(model: Classifier, state_dict: Mapping[str, Any]) -> int:
         model: whose weights they are but for its number of classes.
         state_dict: torch key -> array, as `from_torch` takes it.
     """
-    arrays = to_reference_keys(model, state_dict, torch_shapes(model))
+    arrays = to_reference_keys(model, unwrap(state_dict)[0], torch_shapes(model))
     numbers = {np.shape(arrays[key])[0] for key in head_keys(model) if key in arrays and np.ndim(arrays[key])}
     return numbers.pop() if len(numbers) == 1 else model.num_classes

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from flaxcnn.data.transforms import Interpolation
 
 _TORCHVISION = "https://download.pytorch.org/models/"
-_TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/"
+_TIMM = "https://github.com/huggingface/pytorch-image-models/releases/download/"
+_GLUON = "https://github.com/rwightman/pytorch-pretrained-gluonresnet/releases/download/v0.1/"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Checkpoint:
 
     Attributes:
         model: its name.
-        version: "v1", or "v2" where a better training recipe followed.
+        version: "v1", or "v2" where a better training recipe followed; "timm_a1" is timm's of the tag "a1_in1k".
         url: the file, whose name ends in the first digits of its sha256.
         top1: accuracy on ImageNet's validation set, in percent, as published.
         top5: likewise, or None where it was not published.
@@ -123,6 +124,139 @@ _LITE_ROWS = (
     ("efficientnet_lite3", "b733e338", 79.8, 280, None),
     ("efficientnet_lite4", "741542c3", 81.5, 300, None),
 )
+# Model, timm's tag, file, top-1, top-5, resize, size, interpolation: all of timm's weights of these architectures under
+# Apache-2.0 that are files named by their checksum. Preprocessing is what timm tests them with, and accuracy what its
+# results-imagenet.csv has for it.
+_TIMM_ROWS: tuple[tuple[str, str, str, float, float, int, int, Interpolation], ...] = (
+    ("resnet18", "a1", "v0.1-rsb-weights/resnet18_a1_0-d63eafa0.pth", 73.158, 91.026, 288, 288, "bicubic"),
+    ("resnet18", "a2", "v0.1-rsb-weights/resnet18_a2_0-b61bd467.pth", 72.372, 90.596, 288, 288, "bicubic"),
+    ("resnet18", "a3", "v0.1-rsb-weights/resnet18_a3_0-40c531c8.pth", 68.254, 88.176, 235, 224, "bicubic"),
+    ("resnet34", "a1", "v0.1-rsb-weights/resnet34_a1_0-46f8f793.pth", 77.918, 93.766, 288, 288, "bicubic"),
+    ("resnet34", "a2", "v0.1-rsb-weights/resnet34_a2_0-82d47d71.pth", 77.158, 93.274, 288, 288, "bicubic"),
+    ("resnet34", "a3", "v0.1-rsb-weights/resnet34_a3_0-a20cabb6.pth", 72.97, 91.108, 235, 224, "bicubic"),
+    ("resnet34", "bt", "v0.1-weights/resnet34-43635321.pth", 76.48, 93.354, 303, 288, "bicubic"),
+    ("resnet50", "a1", "v0.1-rsb-weights/resnet50_a1_0-14fe96d1.pth", 81.214, 95.102, 288, 288, "bicubic"),
+    ("resnet50", "a1h", "v0.1-rsb-weights/resnet50_a1h2_176-001a1197.pth", 80.676, 95.306, 224, 224, "bicubic"),
+    ("resnet50", "a2", "v0.1-rsb-weights/resnet50_a2_0-a2746f79.pth", 80.772, 94.988, 288, 288, "bicubic"),
+    ("resnet50", "a3", "v0.1-rsb-weights/resnet50_a3_0-59cae1ef.pth", 78.048, 93.78, 235, 224, "bicubic"),
+    ("resnet50", "am", "v0.1-weights/resnet50_am-6c502b37.pth", 78.998, 94.396, 256, 224, "bicubic"),
+    ("resnet50", "b1k", "v0.1-rsb-weights/resnet50_b1k-532a802a.pth", 80.706, 95.432, 288, 288, "bicubic"),
+    ("resnet50", "b2k", "v0.1-rsb-weights/resnet50_b2k-1ba180c1.pth", 80.454, 95.318, 288, 288, "bicubic"),
+    ("resnet50", "bt", "v0.1-weights/rw_resnet50-86acaeed.pth", 79.64, 94.892, 303, 288, "bicubic"),
+    ("resnet50", "c1", "v0.1-rsb-weights/resnet50_c1-5ba5e060.pth", 80.912, 95.552, 288, 288, "bicubic"),
+    ("resnet50", "c2", "v0.1-rsb-weights/resnet50_c2-d01e05b2.pth", 80.87, 95.534, 288, 288, "bicubic"),
+    ("resnet50", "d", "v0.1-rsb-weights/resnet50_d-f39db8af.pth", 80.972, 95.43, 288, 288, "bicubic"),
+    ("resnet50", "ra", "v0.1-weights/resnet50_ra-85ebb6e5.pth", 79.836, 94.966, 303, 288, "bicubic"),
+    ("resnet50", "ram", "v0.1-weights/resnet50_ram-a26f946b.pth", 79.976, 95.052, 303, 288, "bicubic"),
+    ("resnet101", "a1", "v0.1-rsb-weights/resnet101_a1_0-cdcb52a9.pth", 82.322, 95.632, 288, 288, "bicubic"),
+    ("resnet101", "a1h", "v0.1-rsb-weights/resnet101_a1h-36d3f2aa.pth", 82.778, 96.31, 288, 288, "bicubic"),
+    ("resnet101", "a2", "v0.1-rsb-weights/resnet101_a2_0-6edb36c7.pth", 82.236, 95.73, 288, 288, "bicubic"),
+    ("resnet101", "a3", "v0.1-rsb-weights/resnet101_a3_0-1db14157.pth", 79.814, 94.606, 235, 224, "bicubic"),
+    ("resnet152", "a1", "v0.1-rsb-weights/resnet152_a1_0-2eee8a7a.pth", 82.732, 95.72, 288, 288, "bicubic"),
+    ("resnet152", "a1h", "v0.1-rsb-weights/resnet152_a1h-dc400468.pth", 83.45, 96.538, 288, 288, "bicubic"),
+    ("resnet152", "a2", "v0.1-rsb-weights/resnet152_a2_0-b4c6978f.pth", 82.608, 95.752, 288, 288, "bicubic"),
+    ("resnet152", "a3", "v0.1-rsb-weights/resnet152_a3_0-134d4688.pth", 80.546, 95.0, 235, 224, "bicubic"),
+    (
+        "resnext50_32x4d",
+        "a1",
+        "v0.1-rsb-weights/resnext50_32x4d_a1_0-b5a91a1d.pth",
+        81.466,
+        95.174,
+        288,
+        288,
+        "bicubic",
+    ),
+    (
+        "resnext50_32x4d",
+        "a1h",
+        "v0.1-rsb-weights/resnext50_32x4d_a1h-0146ab0a.pth",
+        82.014,
+        95.934,
+        288,
+        288,
+        "bicubic",
+    ),
+    (
+        "resnext50_32x4d",
+        "a2",
+        "v0.1-rsb-weights/resnext50_32x4d_a2_0-efc76add.pth",
+        81.304,
+        95.096,
+        288,
+        288,
+        "bicubic",
+    ),
+    (
+        "resnext50_32x4d",
+        "a3",
+        "v0.1-rsb-weights/resnext50_32x4d_a3_0-3e450271.pth",
+        79.268,
+        94.306,
+        235,
+        224,
+        "bicubic",
+    ),
+    ("resnext50_32x4d", "ra", "v0.1-weights/resnext50_32x4d_ra-d733960d.pth", 80.698, 95.39, 303, 288, "bicubic"),
+    ("resnext101_64x4d", "c1", "v0.1-tpu-weights/resnext101_64x4d_c-0d0e0cc0.pth", 83.156, 96.374, 288, 288, "bicubic"),
+    ("wide_resnet50_2", "racm", "v0.1-weights/wide_resnet50_racm-8234f177.pth", 82.28, 96.064, 303, 288, "bicubic"),
+    ("mobilenet_v2", "ra", "v0.1-weights/mobilenetv2_100_ra-b33bc2c4.pth", 72.976, 91.01, 256, 224, "bicubic"),
+    (
+        "mobilenet_v3_small",
+        "lamb",
+        "v0.1-weights/mobilenetv3_small_100_lamb-266a294c.pth",
+        67.656,
+        87.636,
+        256,
+        224,
+        "bicubic",
+    ),
+    (
+        "mobilenet_v3_large",
+        "miil_in21k_ft",
+        "v0.1-tresnet/mobilenetv3_large_100_1k_miil_78_0-66471c13.pth",
+        77.918,
+        92.914,
+        256,
+        224,
+        "bilinear",
+    ),
+    (
+        "mobilenet_v3_large",
+        "ra",
+        "v0.1-weights/mobilenetv3_large_100_ra-f55367f5.pth",
+        75.766,
+        92.538,
+        256,
+        224,
+        "bicubic",
+    ),
+    ("efficientnet_b0", "ra", "v0.1-weights/efficientnet_b0_ra-3dd342df.pth", 77.694, 93.532, 256, 224, "bicubic"),
+    ("efficientnet_b1", "ft", "v0.1-weights/efficientnet_b1-533bc792.pth", 78.8, 94.342, 256, 256, "bicubic"),
+    ("efficientnet_b2", "ra", "v0.1-weights/efficientnet_b2_ra-bcdf34b7.pth", 80.61, 95.314, 288, 288, "bicubic"),
+    ("efficientnet_b3", "ra2", "v0.1-weights/efficientnet_b3_ra2-cf984f9c.pth", 82.242, 96.118, 320, 320, "bicubic"),
+    (
+        "efficientnet_b4",
+        "ra2",
+        "v0.1-weights/efficientnet_b4_ra2_320-7eb33cd5.pth",
+        83.414,
+        96.598,
+        384,
+        384,
+        "bicubic",
+    ),
+)
+# Model, file, top-1, top-5: GluonCV's, from the conversion that timm takes them from.
+_GLUON_ROWS = (
+    ("resnet18", "gluon_resnet18_v1b-0757602b.pth", 70.838, 89.754),
+    ("resnet34", "gluon_resnet34_v1b-c6d82d59.pth", 74.578, 91.984),
+    ("resnet50", "gluon_resnet50_v1b-0ebe02e2.pth", 77.58, 93.718),
+    ("resnet101", "gluon_resnet101_v1b-3b017079.pth", 79.31, 94.522),
+    ("resnet152", "gluon_resnet152_v1b-c1edb0dd.pth", 79.694, 94.736),
+    ("resnext50_32x4d", "gluon_resnext50_32x4d-e6a097c1.pth", 79.36, 94.43),
+    ("resnext101_64x4d", "gluon_resnext101_64x4d-f9a8e184.pth", 80.6, 94.992),
+)
+# timm's MobileNetV3 has another epsilon than torchvision's.
+_TIMM_OPTIONS = {"mobilenet_v3_small": {"epsilon": 1e-5}, "mobilenet_v3_large": {"epsilon": 1e-5}}
 # GoogLeNet's weights want pictures scaled to -1..1, and those of its auxiliary heads are not trained.
 _OPTIONS = {"googlenet": {"transform_input": True, "aux_heads": False}}
 
@@ -139,7 +273,7 @@ def _torchvision(
 
 def _lite(model: str, digits: str, top1: float, size: int, file: str | None) -> Checkpoint:
     return Checkpoint(
-        *(model, "v1", f"{_TIMM}tf_{model}-{digits}.pth", top1, None, size + 32, size, "bicubic"),
+        *(model, "v1", f"{_TIMM}v0.1-weights/tf_{model}-{digits}.pth", top1, None, size + 32, size, "bicubic"),
         licence="Apache-2.0",
         mean=(127 / 255, 127 / 255, 127 / 255),
         std=(128 / 255, 128 / 255, 128 / 255),
@@ -147,7 +281,30 @@ def _lite(model: str, digits: str, top1: float, size: int, file: str | None) -> 
     )
 
 
-CHECKPOINTS = (*(_torchvision(*row) for row in _TORCHVISION_ROWS), *(_lite(*row) for row in _LITE_ROWS))
+def _timm(
+    model: str, tag: str, file: str, top1: float, top5: float, resize: int, size: int, interpolation: Interpolation
+) -> Checkpoint:
+    unscaled = tag.startswith("miil")  # trained on pictures in 0..1
+    return Checkpoint(
+        *(model, f"timm_{tag}", _TIMM + file, top1, top5, resize, size, interpolation),
+        licence="Apache-2.0",
+        mean=(0.0, 0.0, 0.0) if unscaled else None,
+        std=(1.0, 1.0, 1.0) if unscaled else None,
+        options=_TIMM_OPTIONS.get(model, {}),
+    )
+
+
+def _gluon(model: str, file: str, top1: float, top5: float) -> Checkpoint:
+    url = _GLUON + file
+    return Checkpoint(model, "timm_gluon", url, top1, top5, 256, 224, "bicubic", licence="Apache-2.0")
+
+
+CHECKPOINTS = (
+    *(_torchvision(*row) for row in _TORCHVISION_ROWS),
+    *(_lite(*row) for row in _LITE_ROWS),
+    *(_timm(*row) for row in _TIMM_ROWS),
+    *(_gluon(*row) for row in _GLUON_ROWS),
+)
 """All published weights."""
 
 
@@ -156,7 +313,7 @@ def checkpoint(name: str, version: str | None = None) -> Checkpoint:
 
     Args:
         name: of the model.
-        version: "v1" or "v2"; by default the newest.
+        version: such as "v1", "v2" or "timm_a1"; by default the newest of torchvision's.
 
     Raises:
         WeightsError: when there are none; those that there are, are listed.
@@ -169,7 +326,7 @@ def checkpoint(name: str, version: str | None = None) -> Checkpoint:
         raise WeightsError(f"there are no published weights of {name!r}{hint}")
     if version is not None and version not in versions:
         raise WeightsError(f"there are no weights {version!r} of {name}, only {', '.join(versions)}")
-    return versions[version or max(versions)]
+    return versions[version or max(versions)]  # v2 comes after v1, and both after timm's
 
 
 def preprocessing(name: str, *, version: str | None = None) -> Preprocessing:
@@ -177,7 +334,7 @@ def preprocessing(name: str, *, version: str | None = None) -> Preprocessing:
 
     Args:
         name: of the model.
-        version: of the weights, "v1" or "v2"; by default the newest.
+        version: of the weights, such as "v1", "v2" or "timm_a1"; by default the newest of torchvision's.
 
     Returns:
         A function of a `PIL.Image` that returns float32 (h, w, c).
@@ -202,7 +359,7 @@ def load_pretrained(
         name: of the model.
         num_classes: None for ImageNet's 1000 (`imagenet_classes()`); another number initialises the last layer
             afresh, 0 leaves it out.
-        version: of the weights, "v1" or "v2"; by default the newest.
+        version: of the weights, such as "v1", "v2" or "timm_a1"; by default the newest of torchvision's.
         channels: of the images. For 1, the first kernel is summed over red, green and blue; for others it is repeated
             in turn, and scaled by 3 / channels.
         options: of `create_model`.

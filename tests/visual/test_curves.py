@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flaxcnn.visual.curves import draw_curves
+from flaxcnn.visual.curves import draw_curves, moving_average
 
 TRAIN = [
     {
@@ -54,3 +54,23 @@ def test_a_wild_evaluation_does_not_press_the_rest_flat(tmp_path: Path) -> None:
         return int((left == (0x00, 0x72, 0xB2)).all(axis=2).any(axis=1).sum())
 
     assert rows_of_the_training_loss(100.0) > 0.8 * rows_of_the_training_loss(0.3)
+
+
+def test_the_moving_average_is_the_mean_of_a_twentieth() -> None:
+    values = np.random.default_rng(0).normal(size=100)
+    steps, means = moving_average(range(100), list(values))
+    np.testing.assert_allclose(means, np.convolve(values, np.full(5, 1 / 5), "valid"))
+    assert steps == list(range(2, 98))
+    assert moving_average(range(39), list(values[:39])) == ([], [])
+
+
+def test_the_moving_average_is_drawn_over_a_long_training(tmp_path: Path) -> None:
+    def black_points(count: int) -> int:
+        noise = np.random.default_rng(0).uniform(0.5, 1.5, count)
+        records = [{**TRAIN[0], "step": step, "loss": loss} for step, loss in enumerate(noise, 1)]
+        draw_curves(records, tmp_path / "curves.png", steps_per_epoch=6)
+        with Image.open(tmp_path / "curves.png") as picture:
+            middle = np.asarray(picture.convert("L"))[60:400, 100:470]  # of the loss
+        return int((middle < 40).sum())
+
+    assert black_points(200) > black_points(39) + 100

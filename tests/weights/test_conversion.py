@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch", reason="PyTorch's own reader and writer are
 timm = pytest.importorskip("timm", reason="timm's models have the other keys")
 torchvision = pytest.importorskip("torchvision", reason="torchvision's models are the reference")
 
-from tests.references import torch_reference  # noqa: E402
+from tests.references import make_images, randomise, relative_error, to_nchw, torch_reference  # noqa: E402
 
 # VGG's 133 million numbers take a while to write six times.
 each_family = pytest.mark.parametrize(
@@ -114,6 +114,13 @@ def test_where_it_does_not_write(tmp_path: Path) -> None:
         ("efficientnet_b4", "efficientnet_b4", 64),
         ("mobilenet_v2", "mobilenetv2_100", 64),
         ("resnet18", "resnet18", 64),
+        *(
+            pytest.param(name, name, 64, marks=pytest.mark.slow)
+            for name in (
+                *("resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_64x4d"),
+                *("wide_resnet50_2", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3"),
+            )
+        ),
         pytest.param("vgg11", "vgg11", 224, marks=pytest.mark.slow),
         pytest.param("vgg11_bn", "vgg11_bn", 224, marks=pytest.mark.slow),
     ],
@@ -134,6 +141,26 @@ def test_timm_weights_compute_the_same_in_torchvision(name: str, other: str, siz
         images = torch.randn(1, 3, size, size)
         expected, found = theirs(images), ours(images)
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("mobilenet_v3_small", "mobilenetv3_small_100"),
+        pytest.param("mobilenet_v3_large", "mobilenetv3_large_100", marks=pytest.mark.slow),
+    ],
+)
+def test_timms_mobilenet_v3_has_an_epsilon_of_its_own(name: str, other: str) -> None:
+    theirs = timm.create_model(other, num_classes=7)
+    images = make_images((64, 64)).astype(np.float32)
+    with torch.no_grad():
+        expected = randomise(theirs, to_nchw(images))(to_nchw(images)).numpy()
+    state_dict = theirs.state_dict()
+    with pytest.raises(WeightsError, match=r"epsilon 1e-5 where this model's is 0\.001"):
+        from_torch(create_model(name, num_classes=7), state_dict)
+    model = create_model(name, num_classes=7, epsilon=1e-5)
+    found = jax.jit(lambda v, x: model.apply(v, x, train=False))(from_torch(model, state_dict), images)
+    assert relative_error(found, expected) <= 1e-5
 
 
 def test_timm_weights_of_another_epsilon_are_refused() -> None:

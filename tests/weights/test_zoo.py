@@ -16,6 +16,7 @@ from flaxcnn import create_model, imagenet_classes, list_models, load_pretrained
 from flaxcnn.weights import CHECKPOINTS, Checkpoint, WeightsError, abstract_variables, checkpoint, zoo
 
 TORCHVISION = [row for row in CHECKPOINTS if "pytorch.org" in row.url]
+TIMM = [row for row in CHECKPOINTS if row.version.startswith("timm_")]
 _REASON = "torchvision's table is the reference"
 
 
@@ -49,6 +50,40 @@ def test_newest_weights_are_torchvisions_default() -> None:
         assert checkpoint(row.model).url == models.get_model_weights(row.model).DEFAULT.url
 
 
+TIMM_NAMES = {
+    "mobilenet_v2": "mobilenetv2_100",
+    "mobilenet_v3_small": "mobilenetv3_small_100",
+    "mobilenet_v3_large": "mobilenetv3_large_100",
+}
+
+
+def test_table_has_all_of_timms_weights_that_it_may_have() -> None:
+    """Apache-2.0, ImageNet-1k, a file named by its checksum, of an architecture that is ours."""
+    timm = pytest.importorskip("timm", reason="timm's table is the reference")
+    expected = set()
+    for name in {row.model for row in TORCHVISION}:
+        for full in timm.list_pretrained(f"{TIMM_NAMES.get(name, name)}.*"):
+            config = timm.models.get_pretrained_cfg(full)
+            if config.license == "apache-2.0" and config.num_classes == 1000 and config.url:
+                tag = full.partition(".")[2].removesuffix("_in1k")
+                url = config.url.replace("/rwightman/pytorch-image-models/", "/huggingface/pytorch-image-models/")
+                expected.add((name, f"timm_{tag}", url))
+    assert {(row.model, row.version, row.url) for row in TIMM} == expected
+
+
+@pytest.mark.parametrize("row", TIMM, ids=lambda row: f"{row.model}-{row.version}")
+def test_preprocessing_is_bit_for_bit_timms(row: Checkpoint) -> None:
+    timm_data = pytest.importorskip("timm.data", reason="timm's transform is the reference")
+    image_module = pytest.importorskip("PIL.Image")
+    models = pytest.importorskip("timm.models")
+    name = f"{TIMM_NAMES.get(row.model, row.model)}.{row.version.removeprefix('timm_')}_in1k"
+    config = timm_data.resolve_data_config(pretrained_cfg=models.get_pretrained_cfg(name).to_dict(), use_test_size=True)
+    reference = timm_data.create_transform(**config, is_training=False)
+    ours = preprocessing(row.model, version=row.version)
+    image = image_module.fromarray(np.random.default_rng(0).integers(0, 256, (301, 200, 3), np.uint8))
+    np.testing.assert_array_equal(ours(image), reference(image).numpy().transpose(1, 2, 0))
+
+
 def test_class_names_are_torchvisions() -> None:
     meta = pytest.importorskip("torchvision.models._meta", reason=_REASON)
     assert list(imagenet_classes()) == meta._IMAGENET_CATEGORIES
@@ -58,7 +93,7 @@ def test_every_row_makes_a_model() -> None:
     for row in CHECKPOINTS:
         assert create_model(row.model, **row.options).num_classes == 1000
         assert len(zoo._digits(row.url.rpartition("/")[2])) >= 8
-    assert len(CHECKPOINTS) == 50
+    assert len(CHECKPOINTS) == 101
 
 
 @pytest.mark.parametrize("row", CHECKPOINTS, ids=lambda row: f"{row.model}-{row.version}")
@@ -126,7 +161,7 @@ def test_what_load_pretrained_says_where_it_cannot(tmp_path: Path, monkeypatch: 
         load_pretrained("lenet")
     with pytest.raises(WeightsError, match=r"did you mean .*resnet50"):
         preprocessing("resnet5")
-    with pytest.raises(WeightsError, match=r"no weights 'v2' of resnet18, only v1"):
+    with pytest.raises(WeightsError, match=r"no weights 'v2' of resnet18, only v1, timm_a1, timm_a2, "):
         checkpoint("resnet18", "v2")
 
 
