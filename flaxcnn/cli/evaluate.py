@@ -6,14 +6,17 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 
 from flaxcnn import data
 from flaxcnn.build import build_model, build_source, build_views, evaluation_loss, find_devices, fingerprint
 from flaxcnn.cli.command_line import Parser, override
+from flaxcnn.cli.details import Details
 from flaxcnn.cli.environment import set_up_jax
 from flaxcnn.cli.trained import TrainedRun, add_run_arguments
 from flaxcnn.config import Config, ConfigError
-from flaxcnn.inference import evaluate, make_eval_step
+from flaxcnn.inference import evaluate, evaluate_with_logits, make_eval_step
+from flaxcnn.inference.predict import sigmoid, softmax
 from flaxcnn.train.parallel import DataParallel
 from flaxcnn.train.writers import describe
 
@@ -29,15 +32,19 @@ DESCRIPTION = """Evaluate a run's checkpoint on held-out data: every example onc
 
 
 def main(argv: Sequence[str]) -> int:
-    """`evaluate --workdir DIR [--checkpoint best|latest|STEP] [--json] [--data.FIELD VALUE ...]`."""
+    """`evaluate --workdir DIR [--checkpoint best|latest|STEP] [--json] [--details DIR] [--data.FIELD VALUE ...]`."""
     parser = Parser("evaluate", DESCRIPTION)
     add_run_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the result as a JSON object")
+    parser.add_argument(
+        "--details", metavar="DIR", help="a folder for scores by class, confusions, calibration, mistakes, predictions"
+    )
     known, words = parser.parse_known_args(argv)
     run = TrainedRun.read(known.workdir)
     config = override(run.config, words, prog="evaluate")
     _check_used(run.config, config)
     run = replace(run, config=config, model=build_model(config, len(run.class_names)))
+    details = Details(known.details) if known.details else None
     set_up_jax(config.device)
     devices = DataParallel(find_devices(config.device))
     source = build_source(config, "val")
@@ -50,16 +57,24 @@ def main(argv: Sequence[str]) -> int:
         num_threads=config.data.threads,
     )
     exclusive = config.train.loss == "softmax"
-    eval_step = devices.jit(make_eval_step(run.model, loss=evaluation_loss(config), exclusive=exclusive))
-    result = evaluate(eval_step, devices.put_state(variables), map(devices.put_batch, batches))
-    assert result is not None  # nothing interrupts it
+    step_of = partial(make_eval_step, run.model, loss=evaluation_loss(config), exclusive=exclusive)
+    put = devices.put_state(variables), map(devices.put_batch, batches)
+    if details is None:
+        result = evaluate(devices.jit(step_of()), *put)
+        assert result is not None  # nothing interrupts it
+    else:
+        result, logits, labels = evaluate_with_logits(devices.jit(step_of(keep_logits=True)), *put)
+        probabilities = (softmax if exclusive else sigmoid)(logits)
+        details.write(result, source, logits, probabilities, labels)
     print(f"{run.folder.path}, checkpoint of step {step}", file=sys.stderr)
+    if details is not None:
+        print(f"details in {known.details}", file=sys.stderr)
     if fingerprint(source) != run.folder.read_examples().get("val"):
         print("these are not the images that training held out: some may be among those it saw", file=sys.stderr)
     if known.json:
         print(json.dumps(result))
     else:
-        print(f"{describe(result)}  ({result['examples']} examples)")
+        print(f"{describe(result, num_classes=len(run.class_names))}  ({result['examples']} examples)")
     return 0
 
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "sweep": "train with several seeds",
     "evaluate": "evaluate a run's checkpoint on held-out data",
     "predict": "say what is in image files",
+    "visualize": "show what a network looks at, and what is in it",
     "convert": "turn one kind of weights file into another",
     "show_data": "show what the network sees in training",
     "prepare_data": "look at a data set, and turn it into other forms",

@@ -13,6 +13,7 @@ from flaxcnn.cli.command_line import Parser, read_config
 from flaxcnn.config import ConfigError
 from flaxcnn.data.check import class_counts
 from flaxcnn.data.statistics import channel_statistics
+from flaxcnn.data.transforms import to_pixels
 from flaxcnn.visual.samples import draw_samples
 
 DESCRIPTION = """Show what the network sees in training: a picture of augmented samples with their labels and of the
@@ -49,13 +50,13 @@ def main(argv: Sequence[str]) -> int:
     )
     batch = next(batches)
     batches.close()
-    mean, std = (np.asarray(values, np.float32) for values in (transform.mean, transform.std))
-    if transform.channels == 1:
-        mean, std = mean.mean(), std.mean()
-    images = np.clip(batch["image"] * std + mean, 0, 1)
+    images = to_pixels(batch["image"], transform.mean, transform.std)
     counts = {split: class_counts(source) for split, source in sources.items()}
     draw_samples(images, [_label(train, row) for row in batch["label"]], counts, Path(known.out), columns=_COLUMNS)
     _print_counts(counts)
+    mean, std = (np.asarray(values, np.float32) for values in (transform.mean, transform.std))
+    if transform.channels == 1:
+        mean, std = mean.mean(), std.mean()
     found, deviation, number = channel_statistics(train, preprocessing)
     # Back from the normalised pixels to those in [0, 1].
     print(f"over {number:,} of {len(train):,} training images, as evaluation sees them:")

@@ -115,7 +115,11 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
         progress = Progress(**saved)
     early_stopping = EarlyStopping(config.train.best_metric, config.train.patience)
     console = Console(
-        schedule.total, schedule.steps_per_epoch, start_step=start, file=None if is_first else io.StringIO()
+        schedule.total,
+        schedule.steps_per_epoch,
+        start_step=start,
+        file=None if is_first else io.StringIO(),
+        num_classes=len(experiment.train_source.class_names),
     )
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(console.close)
@@ -254,5 +258,5 @@ def _skipped(experiment: Experiment) -> list[str]:
 
 def _print_result(folder: RunFolder) -> None:
     last = next(record for record in reversed(read_records(folder.metrics)) if record["split"] == "eval")
-    print(f"{describe(last)}  ({last['examples']} examples)")
+    print(f"{describe(last, num_classes=len(folder.read_class_names()))}  ({last['examples']} examples)")
     print(f"curves in {folder.curves}, checkpoints in {folder.checkpoints}")

@@ -56,6 +56,23 @@ def to_float(image: Image.Image, mean: Sequence[float], std: Sequence[float]) ->
     return rows.reshape(height, width, -1)
 
 
+def to_pixels(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """Back from what `to_float` and `Preprocessing` make to what can be looked at.
+
+    Args:
+        images: (..., c) of normalised floats; c is 3, or 1 for grey.
+        mean: a number a channel, on the scale 0..1.
+        std: likewise.
+
+    Returns:
+        (..., c) in [0, 1].
+    """
+    shift, scale = (np.asarray(values, np.float32) for values in (mean, std))
+    if images.shape[-1] == 1:
+        shift, scale = shift.mean(), scale.mean()
+    return np.clip(images * scale + shift, 0, 1)
+
+
 def _normalised(image: Image.Image, mean: Sequence[float], std: Sequence[float], channels: int) -> np.ndarray:
     if channels == 3:
         return to_float(image, mean, std)

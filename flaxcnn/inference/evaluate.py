@@ -17,19 +17,22 @@ from flaxcnn.models import Classifier
 EvalStep = Callable[[Any, Mapping[str, Array]], dict[str, Array]]
 
 
-def make_eval_step(model: Classifier, *, loss: Loss = softmax_cross_entropy, exclusive: bool = True) -> EvalStep:
+def make_eval_step(
+    model: Classifier, *, loss: Loss = softmax_cross_entropy, exclusive: bool = True, keep_logits: bool = False
+) -> EvalStep:
     """Make a pure evaluation step.
 
     Args:
         model: from `create_model`.
         loss: logits and labels to one value an example.
         exclusive: whether an image has one class: see `logits_of`.
+        keep_logits: for `evaluate_with_logits`.
 
     Returns:
         A function of variables and a padded batch (`image` (n, h, w, c), or (n, views, h, w, c) to have the answers
         for several views averaged, `label` int (n,) or floats (n, classes), `mask` float (n,), 0 for padding) to the
-        sums of `loss`, `top1` and `top5` over the real examples, and their `count`. Where labels are floats, to the
-        examples' `logits`, `label` and `mask` too.
+        sums of `loss`, `top1` and `top5` over the real examples, and their `count`. Where labels are floats, or with
+        `keep_logits`, to the examples' `logits`, `label` and `mask` too.
     """
 
     def step(variables: Any, batch: Mapping[str, Array]) -> dict[str, Array]:
@@ -41,7 +44,9 @@ def make_eval_step(model: Classifier, *, loss: Loss = softmax_cross_entropy, exc
             "top5": (in_top_k(logits, labels, 5) * mask).sum(),
             "count": mask.sum(),
         }
-        return {**sums, "logits": logits, "label": labels, "mask": mask} if labels.ndim == 2 else sums
+        if not keep_logits and labels.ndim == 1:
+            return sums
+        return {**sums, "logits": logits, "label": labels, "mask": mask}
 
     return step
 
@@ -65,8 +70,38 @@ def evaluate(
         The means `loss`, `top1` and `top5` (0 to 1) and the number of `examples`, or None if interrupted. Where
         an image has any number of classes, `flaxcnn.metrics.multilabel` too.
     """
+    ran = _run(step, variables, batches, interrupted)
+    return None if ran is None else _result(*ran)
+
+
+def evaluate_with_logits(
+    step: EvalStep, variables: Any, batches: Iterable[Mapping[str, Any]]
+) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
+    """Evaluate over all batches, and keep what the network says of each example.
+
+    Args:
+        step: from `make_eval_step(..., keep_logits=True)`, jitted.
+        variables: the model's.
+        batches: as for `evaluate`.
+
+    Returns:
+        What `evaluate` returns; float32 logits (n, classes); labels (n,) or (n, classes).
+    """
+    ran = _run(step, variables, batches, lambda: False)
+    assert ran is not None  # nothing interrupts it
+    logits, labels = map(np.concatenate, zip(*ran[1], strict=True))
+    return _result(*ran), logits, labels
+
+
+_Parts = list[tuple[np.ndarray, np.ndarray]]
+
+
+def _run(
+    step: EvalStep, variables: Any, batches: Iterable[Mapping[str, Any]], interrupted: Callable[[], bool]
+) -> tuple[dict[str, float], _Parts] | None:
+    """The sums over all batches, and the logits and labels of each where the step returns them."""
     sums: dict[str, float] = {}
-    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    parts: _Parts = []
     previous: dict[str, Array] | None = None
     for batch in batches:
         if interrupted():
@@ -75,11 +110,17 @@ def evaluate(
         previous, finished = step(variables, batch), previous
         _add(sums, parts, finished)
     _add(sums, parts, previous)
-    ranked = multilabel(*map(np.concatenate, zip(*parts, strict=True))) if parts else {}
+    return sums, parts
+
+
+def _result(sums: dict[str, float], parts: _Parts) -> dict[str, float]:
+    ranked = {}
+    if parts and parts[0][1].ndim == 2:
+        ranked = multilabel(*map(np.concatenate, zip(*parts, strict=True)))
     return {**means(sums), **ranked, "examples": int(sums["count"])}
 
 
-def _add(sums: dict[str, float], parts: list[tuple[np.ndarray, np.ndarray]], metrics: dict[str, Array] | None) -> None:
+def _add(sums: dict[str, float], parts: _Parts, metrics: dict[str, Array] | None) -> None:
     if metrics is None:
         return
     values = jax.device_get(metrics)

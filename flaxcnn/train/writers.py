@@ -13,9 +13,11 @@ Record = Mapping[str, Any]
 """`step`, `epoch`, `split` ("train" or "eval") and the numbers measured there."""
 
 
-def describe(record: Record) -> str:
-    """What an evaluation found, in a line."""
+def describe(record: Record, *, num_classes: int) -> str:
+    """What an evaluation found, in a line; five guesses at no more than five classes say nothing."""
     percent = {"top1": "top-1", "top5": "top-5", "mean_average_precision": "mAP", "f1": "F1"}
+    if num_classes <= 5:
+        del percent["top5"]
     found = []
     for prefix, whose in (("", ""), ("average_", "average: ")):
         names = {name: title for name, title in percent.items() if prefix + name in record}
@@ -106,6 +108,7 @@ class Console:
         start_step: where this process begins.
         file: standard error by default.
         line_seconds: between two lines of training numbers where there is no bar.
+        num_classes: of the data.
     """
 
     def __init__(
@@ -116,12 +119,14 @@ class Console:
         start_step: int = 0,
         file: TextIO | None = None,
         line_seconds: float = 10.0,
+        num_classes: int = 1000,
     ):
         from rich.console import Console as RichConsole
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.epochs = -(-total_steps // steps_per_epoch)
         self._line_seconds = line_seconds
+        self._num_classes = num_classes
         self._last_line = time.monotonic()
         self._start = (time.monotonic(), start_step)
         self._total = total_steps
@@ -148,7 +153,8 @@ class Console:
         """Show a record."""
         where = f"epoch {record['epoch']}/{self.epochs}"
         if record["split"] == "eval":
-            self.say(f"{where}  step {record['step']}  eval   {describe(record)}  ({record['examples']} examples)")
+            found = describe(record, num_classes=self._num_classes)
+            self.say(f"{where}  step {record['step']}  eval   {found}  ({record['examples']} examples)")
             return
         numbers = f"loss {record['loss']:.4f}  top-1 {record['top1']:.1%}  {record['images_per_second']:,.0f} images/s"
         if self._progress is not None:

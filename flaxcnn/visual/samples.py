@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from flaxcnn.visual.grid import draw_grid
+
 _COLORS = ("#0072B2", "#D55E00", "#009E73")  # Okabe and Ito's blue, vermilion, green
 _MOST_CLASSES = 40
 
@@ -30,12 +32,7 @@ def draw_samples(
     figure = Figure(figsize=(1.3 * columns + 4.5, max(1.5 * rows, 4)), dpi=110, layout="constrained")
     parts: Any = figure.subfigures(1, 2, width_ratios=(1.3 * columns, 4.5))
     left, right = parts
-    places = np.ravel(left.subplots(rows, columns))
-    for axes in places:
-        axes.axis("off")
-    for axes, image, label in zip(places[: len(images)], images, labels, strict=True):
-        axes.imshow(image, interpolation="nearest")
-        axes.set_title(label if len(label) <= 18 else f"{label[:17]}…", fontsize=7, pad=2)
+    draw_grid(left, [*images], labels, columns=columns)
     _draw_counts(right.subplots(), counts)
     figure.savefig(path)
 

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,21 @@ def test_the_command_says_what_is_in_photographs(tmp_path: Path, capfd: pytest.C
         for (label, probability), found in zip(ANSWERS[Path(line["file"]).stem], line["predictions"], strict=False):
             assert found["label"] == label
             assert found["probability"] == pytest.approx(probability, abs=6e-4)
+
+
+def test_grad_cam_finds_the_cup_and_the_rocket() -> None:
+    """Of 7x7 cells, those that the cup and the rocket's upper half lie in or touch; the cat fills its picture."""
+    from flaxcnn.inference import grad_cam
+
+    model, variables, preprocess = load_pretrained("efficientnet_lite0")
+    images = np.stack([preprocess(photographs()[name]) for name in ("coffee", "rocket")])
+    classes = np.array([imagenet_classes().index(name) for name in ("espresso", "missile")])
+    heat = np.asarray(jax.jit(partial(grad_cam, model))(variables, images, classes))
+    for cells, (rows, columns) in zip(heat, ((slice(0, 4), slice(1, 6)), (slice(2, 5), slice(2, 5))), strict=True):
+        inside = np.zeros((7, 7), bool)
+        inside[rows, columns] = True
+        assert inside.flat[cells.argmax()]
+        assert cells[inside].mean() > 1.8 * cells[~inside].mean()
 
 
 def test_loads_where_pytorch_is_not_installed() -> None:
