@@ -18,6 +18,8 @@ COMMANDS = {
     "evaluate": "evaluate a run's checkpoint on held-out data",
     "predict": "say what is in image files",
     "convert": "turn one kind of weights file into another",
+    "summarize": "say what a network is made of, layer by layer, and what it costs; compare networks",
+    "arithmetic": "do the sums of a first course: output sizes, receptive fields, what convolutions cost",
     "show_data": "show what the network sees in training",
     "prepare_data": "look at a data set, and turn it into other forms",
 }
