@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
-
-from flaxcnn.layers import Conv, Linear
+from flaxcnn.analysis.summary import summarize
 from flaxcnn.models import Classifier
 
 
 class Cost(NamedTuple):
-    """Of one image through a network in evaluation."""
+    """Of one image through a network in evaluation, or through a part of one."""
 
     parameters: int
     """Trainable numbers, those of auxiliary heads included."""
@@ -33,19 +28,5 @@ def cost(model: Classifier, *, image_size: int | None = None, channels: int = 3)
     Returns:
         The counts; normalisation, activations and pooling are not counted, as in the papers' tables.
     """
-    size = image_size or model.image_size
-    images = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
-    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
-    macs = 0
-
-    def count(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        nonlocal macs
-        output = call(*args, **kwargs)
-        if context.method_name == "__call__" and isinstance(context.module, (Conv, Linear)):
-            kernel = context.module.variables["params"]["kernel"]
-            macs += output.size * kernel.size // kernel.shape[-1]
-        return output
-
-    with nn.intercept_methods(count):
-        jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, images)
-    return Cost(sum(leaf.size for leaf in jax.tree.leaves(variables["params"])), macs)
+    summary = summarize(model, image_size=image_size, channels=channels)
+    return Cost(summary.parameters, summary.macs)

@@ -19,6 +19,8 @@ COMMANDS = {
     "predict": "say what is in image files",
     "visualize": "show what a network looks at, and what is in it",
     "convert": "turn one kind of weights file into another",
+    "summarize": "say what a network is made of, layer by layer, and what it costs; compare networks",
+    "arithmetic": "do the sums of a first course: output sizes, receptive fields, what convolutions cost",
     "show_data": "show what the network sees in training",
     "prepare_data": "look at a data set, and turn it into other forms",
 }
