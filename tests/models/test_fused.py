@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 from flaxcnn import create_model
 from flaxcnn.models import fuse
 from tests.references import make_images, relative_error
-from tests.variants import each_probe, small_size
+from tests.variants import PROBES, small_size, variants_but_slow_beyond
 
 
 def randomised(model: Any, images: np.ndarray) -> Any:
@@ -28,7 +28,7 @@ def randomised(model: Any, images: np.ndarray) -> Any:
     return jax.tree.unflatten(tree, leaves)
 
 
-@each_probe
+@variants_but_slow_beyond({"mobilenet_v1_025", "resnet18"}, among=PROBES)
 def test_logits_stay(name: str) -> None:
     model = create_model(name, num_classes=10)
     images = make_images(small_size(name))
