@@ -9,6 +9,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -71,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
         runs = {folder: TrainedRun.read(folder) for folder in known.compare}
         _check_writable(output)
         set_up_jax("cpu")
-        title, sections = " and ".join(runs), _comparison(runs)
+        title, sections = ", ".join(runs), _comparison(runs)
     else:
         run = read_run(known.workdir, words, prog="report")
         _check_writable(output)
@@ -140,9 +141,9 @@ def _comparison(runs: Mapping[str, TrainedRun]) -> _Sections:
             raise ConfigError(f"{name} has no evaluation yet")
     facts = {name: _facts(run, records[name]) for name, run in runs.items()}
     # Where a run lies is no part of what it is.
-    configs = [flat({**run.folder.read_config(), "workdir": None}) for run in runs.values()]
+    configs = [flat(asdict(replace(run.config, workdir=None))) for run in runs.values()]
     fields = dict.fromkeys(field for config in configs for field in config)
-    cells = [[field, *(json.dumps(config.get(field)) for config in configs)] for field in fields]
+    cells = [[field, *(json.dumps(c[field]) if field in c else "" for c in configs)] for field in fields]
     differing = [row for row in cells if len(set(row[1:])) > 1]
     curves = Picture(_png(comparison_figure(records)), "Losses and held-out top-1 accuracy of the runs against epochs.")
     return [

@@ -80,7 +80,11 @@ def comparison_figure(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure
     # The legend stands below, with a line a run: names of runs are long.
     figure = Figure(figsize=(12, 4 + 0.2 * len(runs)), dpi=120, layout="constrained")
     places = figure.subplots(1, 3)
-    panels = (("train", "loss", "training loss"), ("eval", "loss", "held-out loss"), ("eval", "top1", "held-out top-1"))
+    panels = (
+        ("train", "loss", "training loss (cross-entropy)"),
+        ("eval", "loss", "held-out loss (cross-entropy)"),
+        ("eval", "top1", "held-out top-1 accuracy"),
+    )
     for axes, (split, name, title) in zip(places, panels, strict=True):
         for number, (run, records) in enumerate(runs.items()):
             length = epoch_length(records)
