@@ -19,7 +19,7 @@ _STYLES = ("-", "--", ":", "-.")
 _WINDOW = 1 / 20
 
 
-def draw_curves(records: Sequence[Mapping[str, Any]], path: Path, *, steps_per_epoch: int) -> None:
+def draw_curves(records: Sequence[Mapping[str, Any]], path: Path, *, steps_per_epoch: float) -> None:
     """Draw loss, top-1 accuracy and learning rate against epochs.
 
     Args:
