@@ -45,6 +45,7 @@ Its checkpoint is evaluated anew. --data.FIELD VALUE overrides the run's own, su
 --compare writes the curves and the last numbers of several runs instead, and what differs in their configs."""
 _SAMPLES = 24  # of the training data
 _EXAMPLES = 8  # of Grad-CAM
+_PAIRS = 20  # of classes taken for each other
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _PERCENT = {
     **{"top1": "top-1", "top5": "top-5", "mean_average_precision": "mAP", "f1": "F1", "macro_f1": "macro F1"},
@@ -120,7 +121,7 @@ def _report(run: TrainedRun, which: str, variables: Mapping[str, Any], folder: P
             "Confusions",
             [
                 *_picture(folder / "confusion.png", "How often images of each class are taken for each other class."),
-                *_csv(folder / "confused_pairs.csv"),
+                *_csv(folder / "confused_pairs.csv", _PAIRS),
             ],
         ),
         ("Calibration", _picture(folder / "reliability.png", "How often the network is right, by what it says.")),
@@ -232,11 +233,11 @@ def _rows(values: Mapping[str, str]) -> Table:
     return Table((), list(values.items()))
 
 
-def _csv(path: Path) -> Iterable[Part]:
-    """A table of `Details`, where there is one."""
+def _csv(path: Path, most: int | None = None) -> Iterable[Part]:
+    """The first rows of a table of `Details`, where there is one."""
     if path.exists():
         with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+            rows = list(csv.DictReader(file))[:most]
         if rows:
             head = [name.replace("_", " ") for name in rows[0]]
             yield Table(head, [[_percent(cell) if n in _SHARES else cell for n, cell in row.items()] for row in rows])

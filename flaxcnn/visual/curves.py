@@ -101,7 +101,9 @@ def comparison_figure(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     places[2].yaxis.set_major_formatter(PercentFormatter(1))
-    figure.legend(*places[0].get_legend_handles_labels(), frameon=False, loc="outside lower left")
+    legend = figure.legend(*places[0].get_legend_handles_labels(), frameon=False, loc="outside lower left")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return figure
 
 

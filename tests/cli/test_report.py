@@ -16,7 +16,7 @@ from PIL import Image
 from flaxcnn.cli.main import script
 from tests.cli.conftest import Command, records
 
-HOSTILE = "<script>alert(1)", "Tom & 'Jerry' $x"
+HOSTILE = "<script>alert(1)", r"Tom & 'Jerry' $\x$"
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -36,7 +36,7 @@ def report(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def hostile_run(config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on classes whose names are HTML."""
+    """A run on classes whose names are HTML, and mathematics to matplotlib."""
     folder, random = tmp_path_factory.mktemp("hostile"), np.random.default_rng(0)
     for name in HOSTILE:
         (folder / "data" / name).mkdir(parents=True)
