@@ -183,8 +183,12 @@ def _facts(run: TrainedRun, records: Sequence[Record]) -> dict[str, str]:
         "optimizer": f"{config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}",
         "trained": f"{records[-1]['epoch']:,} epochs, {records[-1]['step']:,} steps of {config.data.batch_size} images",
         "throughput": f"{np.median(rates):,.1f} images/s, the median" if training else "",
-        "time in training steps": f"{(images / rates).sum() / 60:,.1f} min" if training else "",
+        "time in training steps": _duration((images / rates).sum()) if training else "",
     }
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:,.1f} min" if seconds >= 60 else f"{seconds:.1f} s"
 
 
 def _numbers(evaluations: Mapping[str, Record]) -> Table:

@@ -83,6 +83,7 @@ def draw_batch(
     batch = next(batches)
     batches.close()
     pixels = to_pixels(batch["image"], transform.mean, transform.std)
+    pixels = np.broadcast_to(pixels, (*pixels.shape[:3], 3))  # grey too
     draw_samples(pixels, [label_text(train, row) for row in batch["label"]], counts, path, columns=_COLUMNS)
 
 
