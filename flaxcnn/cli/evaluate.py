@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from typing import Any
 
 from flaxcnn import data
 from flaxcnn.build import build_model, build_source, build_views, evaluation_loss, find_devices, fingerprint
@@ -40,32 +41,12 @@ def main(argv: Sequence[str]) -> int:
         "--details", metavar="DIR", help="a folder for scores by class, confusions, calibration, mistakes, predictions"
     )
     known, words = parser.parse_known_args(argv)
-    run = TrainedRun.read(known.workdir)
-    config = override(run.config, words, prog="evaluate")
-    _check_used(run.config, config)
-    run = replace(run, config=config, model=build_model(config, len(run.class_names)))
+    run = read_run(known.workdir, words, prog="evaluate")
     details = Details(known.details) if known.details else None
-    set_up_jax(config.device)
-    devices = DataParallel(find_devices(config.device))
-    source = build_source(config, "val")
-    _check_classes(source.class_names, run.class_names)
+    set_up_jax(run.config.device)
+    source = held_out(run)
     step, variables = run.load(known.checkpoint, average=known.average)
-    batches = data.eval_batches(
-        source,
-        build_views(config, run.model),
-        batch_size=devices.round_up(config.data.eval_batch_size),
-        num_threads=config.data.threads,
-    )
-    exclusive = config.train.loss == "softmax"
-    step_of = partial(make_eval_step, run.model, loss=evaluation_loss(config), exclusive=exclusive)
-    put = devices.put_state(variables), map(devices.put_batch, batches)
-    if details is None:
-        result = evaluate(devices.jit(step_of()), *put)
-        assert result is not None  # nothing interrupts it
-    else:
-        result, logits, labels = evaluate_with_logits(devices.jit(step_of(keep_logits=True)), *put)
-        probabilities = (softmax if exclusive else sigmoid)(logits)
-        details.write(result, source, logits, probabilities, labels)
+    result = evaluate_run(run, variables, source, details)
     print(f"{run.folder.path}, checkpoint of step {step}", file=sys.stderr)
     if details is not None:
         print(f"details in {known.details}", file=sys.stderr)
@@ -78,13 +59,77 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _check_used(run: Config, config: Config) -> None:
+def read_run(workdir: str, words: Sequence[str], *, prog: str) -> TrainedRun:
+    """Read a run's folder, with what its evaluation depends on overridden.
+
+    Args:
+        workdir: the run's folder.
+        words: `--data.FIELD VALUE ...`.
+        prog: the command, for messages.
+
+    Raises:
+        RunError: when it is not a run's.
+        ConfigError: names the flag or value that is not right.
+    """
+    run = TrainedRun.read(workdir)
+    config = override(run.config, words, prog=prog)
+    _check_used(run.config, config, prog)
+    return replace(run, config=config, model=build_model(config, len(run.class_names)))
+
+
+def held_out(run: TrainedRun) -> data.Source:
+    """The examples that a run is evaluated on.
+
+    Raises:
+        ConfigError: when their classes are not the run's.
+    """
+    source = build_source(run.config, "val")
+    _check_classes(source.class_names, run.class_names)
+    return source
+
+
+def evaluate_run(
+    run: TrainedRun, variables: Mapping[str, Any], source: data.Source, details: Details | None = None
+) -> dict[str, float]:
+    """Evaluate a run's network.
+
+    Args:
+        run: whose it is.
+        variables: of a checkpoint.
+        source: of the examples.
+        details: write them too.
+
+    Returns:
+        The means over all examples, and their number.
+    """
+    config = run.config
+    devices = DataParallel(find_devices(config.device))
+    batches = data.eval_batches(
+        source,
+        build_views(config, run.model),
+        batch_size=devices.round_up(config.data.eval_batch_size),
+        num_threads=config.data.threads,
+    )
+    exclusive = config.train.loss == "softmax"
+    step_of = partial(make_eval_step, run.model, loss=evaluation_loss(config), exclusive=exclusive)
+    put = devices.put_state(variables), map(devices.put_batch, batches)
+    if details is None:
+        result = evaluate(devices.jit(step_of()), *put)
+        assert result is not None  # nothing interrupts it
+        return result
+    result, logits, labels = evaluate_with_logits(devices.jit(step_of(keep_logits=True)), *put)
+    probabilities = (softmax if exclusive else sigmoid)(logits)
+    details.write(result, source, logits, probabilities, labels)
+    return result
+
+
+def _check_used(run: Config, config: Config, prog: str) -> None:
     """Refuse what the evaluation of a trained network does not depend on."""
     for section in ("model", "optimizer", "train", "distill", "distributed", "data"):
         before, after = asdict(getattr(run, section)), asdict(getattr(config, section))
         for name in before:
             if before[name] != after[name] and not (section == "data" and name in _USED):
-                raise ConfigError(f"evaluate does not use --{section}.{name}")
+                raise ConfigError(f"{prog} does not use --{section}.{name}")
 
 
 def _check_classes(found: Sequence[str], trained: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "evaluate a run's checkpoint on held-out data",
     "predict": "say what is in image files",
     "visualize": "show what a network looks at, and what is in it",
+    "report": "write a run, or a comparison of runs, as one page of HTML",
     "convert": "turn one kind of weights file into another",
     "summarize": "say what a network is made of, layer by layer, and what it costs; compare networks",
     "arithmetic": "do the sums of a first course: output sizes, receptive fields, what convolutions cost",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from flaxcnn import data
 from flaxcnn.build import build_model, build_preprocessing, build_source, build_train_transform
 from flaxcnn.cli.command_line import Parser, read_config
-from flaxcnn.config import ConfigError
+from flaxcnn.config import Config, ConfigError
 from flaxcnn.data.check import class_counts
 from flaxcnn.data.statistics import channel_statistics
 from flaxcnn.data.transforms import to_pixels
@@ -35,24 +35,10 @@ def main(argv: Sequence[str]) -> int:
     if not known.out.endswith(".png"):
         raise ConfigError(f"--out must end in .png: {known.out}")
     sources = {split: build_source(config, split) for split in ("train", "val")}
-    train = sources["train"]
-    model = build_model(config, len(train.class_names))
+    train, model = sources["train"], build_model(config, len(sources["train"].class_names))
     transform, preprocessing = build_train_transform(config, model), build_preprocessing(config, model)
-    # The first batch of the training that this config describes.
-    batches = data.train_batches(
-        train,
-        transform,
-        batch_size=min(known.images, len(train)),
-        seed=config.train.seed,
-        repeats=config.data.repeats,
-        balanced=config.data.balanced,
-        num_threads=1,
-    )
-    batch = next(batches)
-    batches.close()
-    images = to_pixels(batch["image"], transform.mean, transform.std)
     counts = {split: class_counts(source) for split, source in sources.items()}
-    draw_samples(images, [_label(train, row) for row in batch["label"]], counts, Path(known.out), columns=_COLUMNS)
+    draw_batch(config, train, transform, counts, Path(known.out), images=known.images)
     _print_counts(counts)
     mean, std = (np.asarray(values, np.float32) for values in (transform.mean, transform.std))
     if transform.channels == 1:
@@ -66,7 +52,43 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _label(source: data.Source, row: np.ndarray) -> str:
+def draw_batch(
+    config: Config,
+    train: data.Source,
+    transform: data.TrainTransform,
+    counts: Mapping[str, Mapping[str, int]],
+    path: Path,
+    *,
+    images: int,
+) -> None:
+    """Draw the first batch of the training that a config describes, and the class balance.
+
+    Args:
+        config: of the training.
+        train: its examples.
+        transform: its views of them.
+        counts: split -> class -> images.
+        path: of the PNG to write.
+        images: in the batch, where there are as many.
+    """
+    batches = data.train_batches(
+        train,
+        transform,
+        batch_size=min(images, len(train)),
+        seed=config.train.seed,
+        repeats=config.data.repeats,
+        balanced=config.data.balanced,
+        num_threads=1,
+    )
+    batch = next(batches)
+    batches.close()
+    pixels = to_pixels(batch["image"], transform.mean, transform.std)
+    pixels = np.broadcast_to(pixels, (*pixels.shape[:3], 3))  # grey too
+    draw_samples(pixels, [label_text(train, row) for row in batch["label"]], counts, path, columns=_COLUMNS)
+
+
+def label_text(source: data.Source, row: np.ndarray) -> str:
+    """The name of a label, or those of several."""
     if np.ndim(row) == 0:
         return source.class_names[int(row)]
     return ", ".join(source.class_names[i] for i in np.flatnonzero(row)) or "none"

@@ -168,7 +168,7 @@ class RunFolder:
             )
 
     def _check_same(self, config: Mapping[str, Any], free: Sequence[str]) -> None:
-        there, here = _flat(self.read_config()), _flat(json.loads(json.dumps(config)))
+        there, here = flat(self.read_config()), flat(json.loads(json.dumps(config)))
         differing = [
             f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
             for name in sorted(there.keys() | here.keys())
@@ -187,8 +187,9 @@ def _write_json(path: Path, value: Any) -> None:
     partial.replace(path)
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A config as one level, by dotted names."""
+    fields: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
-    return flat
+        fields |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
+    return fields

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+
+from flaxcnn.visual.grid import grid_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,3 +72,17 @@ def attribution_figure(image: np.ndarray, heat: np.ndarray, *, title: str) -> Fi
         axes.axis("off")
     figure.suptitle(title, fontsize=9)
     return figure
+
+
+def examples_figure(images: np.ndarray, heat: np.ndarray, captions: Sequence[str], *, title: str) -> Figure:
+    """Images in a row, and below each of them what speaks for an answer.
+
+    Args:
+        images: (n, h, w, c) in [0, 1]; c is 3, or 1 for grey.
+        heat: (n, h', w'), 0 or more.
+        captions: of the images.
+        title: of the whole.
+    """
+    shown = np.broadcast_to(images, (*images.shape[:3], 3))
+    glowing = [overlay(image, of) for image, of in zip(images, heat, strict=True)]
+    return grid_figure([*shown, *glowing], [*captions, *[""] * len(images)], title=title, columns=len(images))

@@ -41,9 +41,9 @@ def confusion_figure(confusion: np.ndarray, class_names: Sequence[str]) -> Figur
         _draw_counts(figure, axes, confusion)
     if n <= _MOST_NAMES:
         names = [shorten(name) for name in class_names]
-        size = min(9.0, 72 * side / n * 0.9)
-        axes.set_xticks(range(n), names, rotation=90 if max(map(len, names)) > 2 else 0, fontsize=size)
-        axes.set_yticks(range(n), names, fontsize=size)
+        style: Any = {"fontsize": min(9.0, 72 * side / n * 0.9), "parse_math": False}
+        axes.set_xticks(range(n), names, rotation=90 if max(map(len, names)) > 2 else 0, **style)
+        axes.set_yticks(range(n), names, **style)
     right = np.trace(confusion) / max(confusion.sum(), 1)
     axes.set_title(f"{n} classes, {confusion.sum():,} images, {right:.2%} right", fontsize=10)
     unit = "" if n <= _MOST_NAMES else ", by number"

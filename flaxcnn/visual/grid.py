@@ -34,7 +34,7 @@ def draw_grid(figure: Any, images: Sequence[np.ndarray], titles: Sequence[str], 
         axes.axis("off")
     for axes, image, title in zip(places[: len(images)], images, titles, strict=True):
         axes.imshow(image, interpolation="nearest", **style)
-        axes.set_title("\n".join(map(shorten, title.split("\n"))), fontsize=7, pad=2)
+        axes.set_title("\n".join(map(shorten, title.split("\n"))), fontsize=7, pad=2, parse_math=False)
 
 
 def grid_figure(

@@ -46,7 +46,7 @@ def _draw_counts(axes: Any, counts: Mapping[str, Mapping[str, int]]) -> None:
     for number, (split, of) in enumerate(counts.items()):
         places = np.arange(len(shown)) + (number - (len(counts) - 1) / 2) * height
         axes.barh(places, [of.get(name, 0) for name in shown], height, label=split, color=_COLORS[number % 3])
-    axes.set_yticks(np.arange(len(shown)), shown, fontsize=7)
+    axes.set_yticks(np.arange(len(shown)), shown, fontsize=7, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlabel("images")
     axes.set_title(f"the largest {len(shown)} of {len(totals)} classes" if len(shown) < len(totals) else "classes")

@@ -72,6 +72,9 @@ def test_images_of_several_classes(command: Command, config_file: Path, tmp_path
     assert evaluated.status == 0, evaluated.err
     once = json.loads(evaluated.out)
     assert once["mean_average_precision"] > 0.9 and once["f1"] > 0.8
+    assert command("report", "--workdir", tmp_path / "run").status == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert f"<td>{once['mean_average_precision']:.2%}</td>" in page and "<h2>Confusions" not in page
     # Of images of one colour, the mirror image is the same.
     twice = json.loads(command("evaluate", "--workdir", tmp_path / "run", "--json", "--data.views", "flip").out)
     assert twice == pytest.approx(once, rel=1e-3)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from flaxcnn.visual.curves import draw_curves, moving_average
+from flaxcnn.visual.curves import comparison_figure, draw_curves, moving_average
 
 TRAIN = [
     {
@@ -54,6 +55,16 @@ def test_a_wild_evaluation_does_not_press_the_rest_flat(tmp_path: Path) -> None:
         return int((left == (0x00, 0x72, 0xB2)).all(axis=2).any(axis=1).sum())
 
     assert rows_of_the_training_loss(100.0) > 0.8 * rows_of_the_training_loss(0.3)
+
+
+def test_runs_are_told_apart() -> None:
+    figure = comparison_figure({"a": TRAIN + EVAL, r"$\b$": TRAIN + EVAL})
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", r"$\b$"]
+    for axes, records in zip(figure.axes, (TRAIN, EVAL, EVAL), strict=True):
+        first, second = axes.get_lines()
+        assert first.get_color() != second.get_color()
+        assert list(first.get_xdata()) == [record["step"] / 6 for record in records]
+    figure.savefig(io.BytesIO())
 
 
 def test_the_moving_average_is_the_mean_of_a_twentieth() -> None:
