@@ -77,7 +77,7 @@ def averaging_max_pools(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("averaging_max_pools", "forget_programs_after")
-@variants_but_slow_beyond({"efficientnet_lite0", "lenet", "shufflenet_v2_x0_5"}, among=FAMILIES)
+@variants_but_slow_beyond({"lenet", "shufflenet_v2_x0_5"}, among=FAMILIES)
 def test_what_a_row_of_light_reaches(name: str) -> None:
     """For every convolution, and each of its units: no more and no fewer rows than the field says."""
     model = create_model(name, num_classes=0, **OPTIONS.get(name, {}))
