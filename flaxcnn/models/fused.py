@@ -75,8 +75,8 @@ def fuse(model: Classifier, variables: Mapping[str, Any], *, channels: int = 3) 
         A model that computes as `model` does with `train=False`, and the variables for it.
     """
     folded = _norms_after_convolutions(model, variables, channels)
-    params = flatten_dict(variables["params"])
-    statistics = flatten_dict(variables.get("batch_stats", {}))
+    params: dict[Path, Any] = flatten_dict(variables["params"])
+    statistics: dict[Path, Any] = flatten_dict(variables.get("batch_stats", {}))
     for conv, norm, epsilon in folded:
         var, mean = statistics.pop((*norm, "var")), statistics.pop((*norm, "mean"))
         factor = params.pop((*norm, "scale")) / jnp.sqrt(var + jnp.asarray(epsilon, var.dtype))
