@@ -7,8 +7,8 @@
 
 Photographs of about 500x375 as JPEG files (scikit-learn's two, cut and scaled), decoded, RandomResizedCrop to 224,
 flip, normalised, in batches of 64: by the loader's threads, decoding with Pillow and with OpenCV, and by PyTorch's
-worker processes with torchvision's v2 transforms on Pillow images. Each round reads every image once; the first batch is
-timed by itself. Memory is glibc's to keep, as in the train command, for all of them. PyTorch and OpenCV are needed.
+worker processes with torchvision's v2 transforms on Pillow images. Each round reads every image once; the first batch
+is timed by itself. PyTorch and OpenCV are needed.
 """
 
 from __future__ import annotations
@@ -94,9 +94,8 @@ def report_cost(source: data.FolderSource, workers: int) -> None:
     own = own_cost(workers)
     for name, of in (("Pillow", source), ("OpenCV", by_opencv(source))):
         work = view_seconds(of)
-        print(
-            f"{name:<16} {1e6 * work:.0f} us an image on one core; the loader's own {1e6 * own:.0f} us are {own / work:.1%}"
-        )
+        micro = f"{1e6 * work:.0f} us an image on one core; the loader's own {1e6 * own:.0f} us"
+        print(f"{name:<16} {micro} are {own / work:.1%}")
 
 
 def report_memory(source: data.Source, workers: int, epochs: int) -> None:
@@ -120,9 +119,8 @@ def report_deviation(source: data.FolderSource) -> None:
         at_pixel += np.bincount(levels.ravel(), minlength=256)
     share = 1 - np.cumsum(at_pixel) / at_pixel.sum()
     print(f"mean {np.mean(off):.2f} of 255 levels, {max(off):.2f} in the view that is furthest off")
-    print(
-        f"pixels off by more than 8 levels: {share[8]:.1%}; by more than 32: {share[32]:.2%}; most: {np.flatnonzero(at_pixel)[-1]}"
-    )
+    most = np.flatnonzero(at_pixel)[-1]
+    print(f"pixels off by more than 8 levels: {share[8]:.1%}; by more than 32: {share[32]:.2%}; most: {most}")
 
 
 def compare_normalisations(source: data.Source, workers: int, rounds: int) -> None:

@@ -45,8 +45,8 @@ class JpegFile:
     def crop_resize(self, box: Box, size: int, interpolation: Interpolation) -> Image.Image:
         """Decodes the file, cuts a box out and resizes it to `size` x `size` pixels.
 
-        A box of twice the size or more is decoded at a half, a quarter or an eighth of its pixels, and begins at a whole
-        one of these. What is left is averaged over areas where it shrinks, and interpolated where it grows.
+        A box of twice the size or more is decoded at a half, a quarter or an eighth of its pixels, and begins at a
+        whole one of these. What is left is averaged over areas where it shrinks, and interpolated where it grows.
 
         Raises:
             DataError: the file is damaged.
