@@ -1,20 +1,24 @@
 """How many images a second the loader makes, beside torchvision's DataLoader, in turns, in one process.
 
     python benchmarks/loader.py [--workers 2]
+    python benchmarks/loader.py --epochs 20     its memory after each epoch
+    python benchmarks/loader.py --deviation     what OpenCV's decoder changes
+    python benchmarks/loader.py --device        float32 to the device, and uint8 to be normalised there
 
 Photographs of about 500x375 as JPEG files (scikit-learn's two, cut and scaled), decoded, RandomResizedCrop to 224,
-flip, normalised, in batches of 64: by the loader's threads, and by PyTorch's worker processes with torchvision's v2
-transforms on Pillow images. Each round reads every image once; the first batch is timed by itself. PyTorch is needed.
+flip, normalised, in batches of 64: by the loader's threads, decoding with Pillow and with OpenCV, and by PyTorch's
+worker processes with torchvision's v2 transforms on Pillow images. Each round reads every image once; the first batch
+is timed by itself. PyTorch and OpenCV are needed.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,44 +26,145 @@ import numpy as np
 from PIL import Image
 
 from flaxcnn import data
+from flaxcnn.cli.huge_pages import start_again_with_huge_pages
 
 BATCH_SIZE = 64
+TRANSFORM = data.TrainTransform(224)
 
 
 def main() -> None:
-    """Print images a second of both, the loader's own cost and its memory."""
+    """Measure what the flags ask for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2, help="threads of the loader, processes of PyTorch's")
-    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, help="report the memory after each of so many epochs")
+    parser.add_argument("--deviation", action="store_true", help="report what OpenCV's decoder changes")
+    parser.add_argument("--device", action="store_true", help="compare where images are normalised")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write_photographs(Path(folder), options.images)
         source = data.folder_splits(folder)["all"]()
-        ours, theirs = flaxcnn_loader(source, options.workers), torchvision_loader(folder, options.workers)
-        rates: dict[str, list[float]] = {"flaxcnn": [], "torchvision": []}
-        first: dict[str, list[float]] = {"flaxcnn": [], "torchvision": []}
-        memory = []
-        for number in range(options.rounds):
-            runs = [("flaxcnn", ours), ("torchvision", theirs)]
-            for name, make in runs if number % 2 else reversed(runs):
-                began = time.perf_counter()
-                batches = iter(make())
-                next(batches)
-                first[name].append(time.perf_counter() - began)
-                for _ in batches:
-                    pass
-                rates[name].append(options.images / (time.perf_counter() - began))
-            memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-        for name in rates:
-            rate, seconds = statistics.median(rates[name]), statistics.median(first[name])
-            print(f"{name:<12} {rate:6.0f} images/s with {options.workers} workers, first batch after {seconds:.2f} s")
-        ratios = [a / b for a, b in zip(rates["flaxcnn"], rates["torchvision"], strict=True)]
-        print(f"ratio        {statistics.median(ratios):.2f} (median of {options.rounds} rounds)")
-        work = view_seconds(source)
-        print(f"one core     {1 / work:.0f} images/s without a loader")
-        print(f"own cost     {own_cost(options.workers) / work:.1%} of an image's work")
-        print(f"memory       {memory[0]:.0f} MiB after the first round, {memory[-1]:.0f} after the last")
+        if options.epochs:
+            report_memory(source, options.workers, options.epochs)
+        elif options.deviation:
+            report_deviation(source)
+        elif options.device:
+            compare_normalisations(source, options.workers, options.rounds)
+        else:
+            compare(source, folder, options.workers, options.rounds)
+            report_cost(source, options.workers)
+
+
+def by_opencv(source: data.FolderSource) -> data.FolderSource:
+    """The source, decoded by OpenCV."""
+    from flaxcnn.data import opencv
+
+    return replace(source, decode=opencv.decode)
+
+
+def compare(source: data.FolderSource, folder: str, workers: int, rounds: int) -> None:
+    """Images a second of the loaders, in turns."""
+    loaders = {
+        "flaxcnn": flaxcnn_loader(source, workers),
+        "flaxcnn, OpenCV": flaxcnn_loader(by_opencv(source), workers),
+        "torchvision": torchvision_loader(folder, workers),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in loaders}
+    first: dict[str, list[float]] = {name: [] for name in loaders}
+    for number in range(rounds):
+        runs = list(loaders.items())
+        for name, make in runs if number % 2 else reversed(runs):
+            began = time.perf_counter()
+            batches = iter(make())
+            next(batches)
+            first[name].append(time.perf_counter() - began)
+            made = 1 + sum(1 for _ in batches)
+            rates[name].append(made * BATCH_SIZE / (time.perf_counter() - began))
+    for name in rates:
+        ratio = statistics.median(a / b for a, b in zip(rates[name], rates["torchvision"], strict=True))
+        rate, seconds = statistics.median(rates[name]), max(first[name])
+        print(
+            f"{name:<16} {rate:6.0f} images/s, {ratio:.2f} of torchvision's, first batch after {seconds:.2f} s at most"
+        )
+
+
+def report_cost(source: data.FolderSource, workers: int) -> None:
+    """The loader's own cost for an image, beside the work: decoding and transforming it."""
+    own = own_cost(workers)
+    for name, of in (("Pillow", source), ("OpenCV", by_opencv(source))):
+        work = view_seconds(of)
+        micro = f"{1e6 * work:.0f} us an image on one core; the loader's own {1e6 * own:.0f} us"
+        print(f"{name:<16} {micro} are {own / work:.1%}")
+
+
+def report_memory(source: data.Source, workers: int, epochs: int) -> None:
+    """The process's memory after each epoch."""
+    epoch = flaxcnn_loader(source, workers)
+    for number in range(1, epochs + 1):
+        for _ in epoch():
+            pass
+        resident = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+        print(f"epoch {number:>2}: {resident / 2**20:.0f} MiB", flush=True)
+
+
+def report_deviation(source: data.FolderSource) -> None:
+    """Levels by which training's views by OpenCV are off Pillow's."""
+    off, at_pixel = [], np.zeros(256, np.int64)
+    for i, (one, other) in enumerate((source[i], by_opencv(source)[i]) for i in range(len(source))):
+        view = TRANSFORM.draw(data.view_rng(0, 0, i), *one["image"].size)
+        images = [np.asarray(TRANSFORM.apply_to_image(each["image"], view), np.int16) for each in (one, other)]
+        levels = np.abs(images[0] - images[1])
+        off.append(levels.mean())
+        at_pixel += np.bincount(levels.ravel(), minlength=256)
+    share = 1 - np.cumsum(at_pixel) / at_pixel.sum()
+    print(f"mean {np.mean(off):.2f} of 255 levels, {max(off):.2f} in the view that is furthest off")
+    most = np.flatnonzero(at_pixel)[-1]
+    print(f"pixels off by more than 8 levels: {share[8]:.1%}; by more than 32: {share[32]:.2%}; most: {most}")
+
+
+def compare_normalisations(source: data.Source, workers: int, rounds: int) -> None:
+    """Images a second that reach the device normalised, in turns: by the host in float32, by the device from uint8."""
+    import jax
+    import jax.numpy as jnp
+
+    values = np.arange(256, dtype=np.uint8)[:, None]  # (256, 1)
+    mean, std = np.float32(data.IMAGENET_MEAN), np.float32(data.IMAGENET_STD)
+    exact = (values.astype(np.float32) / 255 - mean) / std  # (256, c), the host's numbers
+
+    @jax.jit
+    def by_arithmetic(images: jax.Array) -> jax.Array:
+        return (images.astype(jnp.float32) / 255 - mean) / std
+
+    @jax.jit
+    def by_table(images: jax.Array) -> jax.Array:
+        return jnp.stack([jnp.asarray(exact)[:, c][images[..., c]] for c in range(3)], axis=-1)
+
+    all_values = np.broadcast_to(values, (256, 3))
+    for name, normalise in (("arithmetic", by_arithmetic), ("a table", by_table)):
+        differ = np.count_nonzero(np.asarray(normalise(all_values)) != exact)
+        print(f"by {name} on the device, {differ} of 768 values differ from the host's")
+
+    def uint8_view(image: Image.Image, rng: np.random.Generator) -> np.ndarray:
+        return np.asarray(TRANSFORM.apply_to_image(image, TRANSFORM.draw(rng, *image.size)))
+
+    ways: dict[str, tuple[Any, Callable[..., Any]]] = {
+        "float32": (TRANSFORM, lambda images: images),
+        "uint8, arithmetic": (uint8_view, by_arithmetic),
+        "uint8, a table": (uint8_view, by_table),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds):
+        order = list(ways.items())
+        for name, (transform, normalise) in order if number % 2 else reversed(order):
+            began, made = time.perf_counter(), 0
+            for batch in flaxcnn_loader(source, workers, transform)():
+                normalise(jax.device_put(batch["image"])).block_until_ready()
+                made += BATCH_SIZE
+            rates[name].append(made / (time.perf_counter() - began))
+    for name, rate in rates.items():
+        ratio = statistics.median(a / b for a, b in zip(rate, rates["float32"], strict=True))
+        print(f"{name:<18} {statistics.median(rate):6.0f} images/s, {ratio:.2f} of float32's")
 
 
 def write_photographs(folder: Path, count: int) -> None:
@@ -77,13 +182,11 @@ def write_photographs(folder: Path, count: int) -> None:
         part.resize(size, Image.Resampling.BICUBIC).save(folder / f"class_{i % 2}" / f"{i}.jpg", quality=90)
 
 
-def flaxcnn_loader(source: data.Source, workers: int) -> Callable[[], Iterable[Any]]:
+def flaxcnn_loader(source: data.Source, workers: int, transform: Any = TRANSFORM) -> Callable[[], Iterable[Any]]:
     """An epoch of the loader."""
 
     def epoch() -> Iterable[Any]:
-        batches = data.train_batches(
-            source, data.TrainTransform(224), batch_size=BATCH_SIZE, seed=0, num_threads=workers
-        )
+        batches = data.train_batches(source, transform, batch_size=BATCH_SIZE, seed=0, num_threads=workers)
         for _ in range(data.steps_per_epoch(len(source), BATCH_SIZE)):
             yield next(batches)
         batches.close()
@@ -115,26 +218,32 @@ def torchvision_loader(folder: str, workers: int) -> Callable[[], Iterable[Any]]
 
 def view_seconds(source: data.Source) -> float:
     """Of one core for one image, decoded and transformed without a loader."""
-    transform = data.TrainTransform(224)
-    began = time.perf_counter()
-    for i in range(128):
-        transform(source[i]["image"], data.view_rng(0, 0, i))
-    return (time.perf_counter() - began) / 128
+
+    def views() -> None:
+        for i in range(128):
+            TRANSFORM(source[i]["image"], data.view_rng(0, 0, i))
+
+    views()
+    began = time.process_time()
+    views()
+    return (time.process_time() - began) / 128
 
 
 def own_cost(workers: int) -> float:
-    """Seconds that the loader itself takes for an image: with images that are made already."""
+    """Seconds of processor that the loader itself takes for an image: with images that are made already."""
     ready = np.zeros((224, 224, 3), np.float32)
     source = data.synthetic(4096, image_size=1)
     batches = data.train_batches(source, lambda image, rng: ready, batch_size=BATCH_SIZE, seed=0, num_threads=workers)
-    next(batches)
+    for _ in range(8):
+        next(batches)
     began = time.process_time()
-    for _ in range(40):
+    for _ in range(100):
         next(batches)
     spent = time.process_time() - began
     batches.close()
-    return spent / (40 * BATCH_SIZE)
+    return spent / (100 * BATCH_SIZE)
 
 
 if __name__ == "__main__":
+    start_again_with_huge_pages()
     main()

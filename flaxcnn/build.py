@@ -163,9 +163,19 @@ def build_source(config: Config, split: Split) -> data.Source:
     )
     if settings.on_error == "skip" and isinstance(source, data.FolderSource):
         source = data.without_unreadable(source, split)
+    if settings.decoder == "opencv" and split == "train":
+        return replace(source, decode=_opencv_decode())
     if settings.cache is not None:
         return data.CachedSource(source, None if settings.cache == "memory" else settings.cache)
     return source
+
+
+def _opencv_decode() -> Callable[[bytes, str], Any]:
+    try:
+        from flaxcnn.data.opencv import decode
+    except ImportError as error:
+        raise ConfigError("data.decoder opencv needs OpenCV: pip install 'flaxcnn[opencv]'") from error
+    return decode
 
 
 def build_splits(config: Config) -> data.Splits[Any]:

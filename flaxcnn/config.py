@@ -102,6 +102,8 @@ class DataConfig:
     """Views of a training image in a row, in an epoch of the same length."""
     balanced: bool = False
     """Whether an epoch shows every class equally often."""
+    decoder: Literal["pillow", "opencv"] = "pillow"
+    """Of training photographs: Pillow is exact; OpenCV, for `random_resized_crop`, is faster and resizes otherwise."""
     cache: str | None = None
     """Of decoded images: `memory`, or a folder; None decodes them in every epoch."""
     threads: int | None = None
@@ -358,6 +360,12 @@ def _validate_data(data: DataConfig) -> None:
         raise ConfigError(f"data.on_error skip is for files, not for --data.name {data.name}")
     if data.cache is not None and data.name not in ("image_folder", "manifest", "tfds"):
         raise ConfigError(f"data.cache is for images that are decoded, not for --data.name {data.name}")
+    if data.decoder == "opencv" and data.name not in ("image_folder", "manifest", "tfds"):
+        raise ConfigError(f"data.decoder is for images that are decoded, not for --data.name {data.name}")
+    if data.decoder == "opencv" and data.augment != "random_resized_crop":
+        raise ConfigError("data.decoder opencv is for --data.augment random_resized_crop")
+    if data.decoder == "opencv" and data.cache is not None:
+        raise ConfigError("data.decoder opencv decodes a part anew in every epoch: leave out data.cache")
     if (data.train_split is None) != (data.val_split is None):
         raise ConfigError("data.train_split and data.val_split go together: give both")
     if data.folds and data.train_split is not None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -15,6 +16,22 @@ from flaxcnn.errors import UserError
 
 class DataError(UserError):
     """A data set or an image that cannot be used; the message is one line that names the folder or file."""
+
+
+Decode = Callable[[bytes, str], Any]  # an image file's content and its name -> what the transform takes, as `decode`
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """The content of an image file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise DataError(f"{os.fspath(path)}: {reason}") from error
 
 
 def load_image(path: str | os.PathLike[str] | BinaryIO) -> Image.Image:
@@ -32,12 +49,7 @@ def load_image(path: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     """
     if not isinstance(path, (str, os.PathLike)):
         return decode(path.read(), path.name)
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
-        raise DataError(f"{os.fspath(path)}: {reason}") from error
-    return decode(content, os.fspath(path))
+    return decode(read_file(path), os.fspath(path))
 
 
 def decode(content: bytes, name: str) -> Image.Image:
@@ -52,14 +64,14 @@ def decode(content: bytes, name: str) -> Image.Image:
     """
     try:
         with Image.open(io.BytesIO(content)) as image:
-            _check_size(image)
+            check_size(image)
             return to_rgb(ImageOps.exif_transpose(image))
     except Exception as error:  # Pillow's readers meet broken files with a dozen unrelated exception types.
         raise DataError(f"{name}: {_reason(content, error)}") from error
 
 
-def _check_size(image: Image.Image) -> None:
-    """Refuse what Pillow only warns of: a few such images at once would take all memory."""
+def check_size(image: Image.Image) -> None:
+    """Refuses what Pillow only warns of: a few such images at once would take all memory."""
     most = Image.MAX_IMAGE_PIXELS
     if most is not None and image.width * image.height > most:
         raise DataError(f"{image.width}x{image.height} pixels are more than the limit of {most:,}: make it smaller")

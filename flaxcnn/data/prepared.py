@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from flaxcnn.data.images import DataError, decode
+from flaxcnn.data.images import DataError, Decode, decode
 from flaxcnn.data.source import Example, Source
 from flaxcnn.errors import did_you_mean
 
@@ -130,13 +130,14 @@ class PreparedSource:
     split: str
     folder: Path
     rows: np.ndarray | None = None  # (n,) which records; None for all
+    decode: Decode = decode
 
     def __len__(self) -> int:
         return len(self.records) if self.rows is None else len(self.rows)
 
     def __getitem__(self, index: int) -> Example:
         record = self.records[self._row(index)]
-        return {"image": decode(record["image"], self.name(index)), "label": int(record["label"])}
+        return {"image": self.decode(record["image"], self.name(index)), "label": int(record["label"])}
 
     @cached_property
     def labels(self) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Protocol, Self, TypedDict
 import numpy as np
 from PIL import Image
 
-from flaxcnn.data.images import DataError, load_image
+from flaxcnn.data.images import DataError, Decode, decode, read_file
 
 
 class Example(TypedDict):
@@ -82,13 +82,14 @@ class FolderSource:
     labels: np.ndarray  # (n,) int64, or (n, classes) float32
     class_names: tuple[str, ...]
     skipped: tuple[str, ...] = ()  # unreadable files that were left out, as paths
+    decode: Decode = decode
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Example:
         try:
-            image = load_image(self.name(index))
+            image = self.decode(read_file(self.name(index)), self.name(index))
         except DataError as error:
             raise DataError(
                 f"{error}; mend or remove the file, or leave such files out: on_error='skip', --data.on_error skip"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from PIL import Image
@@ -28,6 +28,9 @@ from flaxcnn.data.geometry import (
     vertical_flip,
 )
 from flaxcnn.data.images import to_rgb
+
+if TYPE_CHECKING:
+    from flaxcnn.data.opencv import JpegFile
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -107,8 +110,8 @@ class Preprocessing:
             _check_positive("resize", self.resize)
         check_interpolation(self.interpolation)
 
-    def __call__(self, image: Image.Image) -> np.ndarray:
-        image = _evaluation_view(to_rgb(image), self.size, self.resize, self.interpolation)
+    def __call__(self, image: Image.Image | JpegFile) -> np.ndarray:
+        image = _evaluation_view(_whole(image), self.size, self.resize, self.interpolation)
         return _normalised(image, self.mean, self.std, self.channels)
 
 
@@ -185,7 +188,7 @@ class TrainTransform:
             if not 0 <= probability <= 1:
                 raise ValueError(f"{field}: expected a probability, got {probability}")
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, image: Image.Image | JpegFile, rng: np.random.Generator) -> np.ndarray:
         return self.apply(image, self.draw(rng, *image.size))
 
     def draw(self, rng: np.random.Generator, width: int, height: int) -> View:
@@ -217,7 +220,7 @@ class TrainTransform:
             else None,
         )
 
-    def apply(self, image: Image.Image, view: View) -> np.ndarray:
+    def apply(self, image: Image.Image | JpegFile, view: View) -> np.ndarray:
         """Makes the view of an image: float32 (size, size, channels)."""
         pixels = _normalised(self.apply_to_image(image, view), self.mean, self.std, self.channels)
         if view.erased is not None:
@@ -225,13 +228,14 @@ class TrainTransform:
             pixels[top : top + height, left : left + width] = 0
         return pixels
 
-    def apply_to_image(self, image: Image.Image, view: View) -> Image.Image:
+    def apply_to_image(self, image: Image.Image | JpegFile, view: View) -> Image.Image:
         """Makes the view of an image as far as it is an image: before it is normalised and erased."""
-        image = to_rgb(image)
-        if view.box is not None:
-            image = crop_resize(image, view.box, self.size, self.interpolation)
+        if view.box is None:
+            image = _evaluation_view(_whole(image), self.size, self.resize, self.interpolation)
+        elif isinstance(image, Image.Image):
+            image = crop_resize(to_rgb(image), view.box, self.size, self.interpolation)
         else:
-            image = _evaluation_view(image, self.size, self.resize, self.interpolation)
+            image = image.crop_resize(view.box, self.size, self.interpolation)
         if view.offset is not None:
             image = pad_crop(image, self.padding, view.offset)
         if view.flip:
@@ -279,6 +283,11 @@ class TestTimeViews:
             view = _evaluation_view(to_rgb(image), settings.size, settings.resize, settings.interpolation)
             views = [view] if self.views == "one" else [view, horizontal_flip(view)]
         return np.stack([_normalised(view, settings.mean, settings.std, settings.channels) for view in views])
+
+
+def _whole(image: Image.Image | JpegFile) -> Image.Image:
+    """All of an image, exact, as upright RGB."""
+    return to_rgb(image) if isinstance(image, Image.Image) else image.load()
 
 
 def _evaluation_view(
