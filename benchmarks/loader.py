@@ -129,7 +129,7 @@ def compare_normalisations(source: data.Source, workers: int, rounds: int) -> No
     import jax.numpy as jnp
 
     values = np.arange(256, dtype=np.uint8)[:, None]  # (256, 1)
-    mean, std = np.float32(data.IMAGENET_MEAN), np.float32(data.IMAGENET_STD)
+    mean, std = np.asarray(data.IMAGENET_MEAN, np.float32), np.asarray(data.IMAGENET_STD, np.float32)
     exact = (values.astype(np.float32) / 255 - mean) / std  # (256, c), the host's numbers
 
     @jax.jit
