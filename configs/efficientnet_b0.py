@@ -2,7 +2,7 @@
 
 python scripts/train.py --config configs/efficientnet_b0.py
 
-Expect 98.3 % top-1 of the 359 held-out digits, in about three minutes on two CPU cores, the compilation included.
+Expect 98.6 % top-1 of the 359 held-out digits, in about three minutes on two CPU cores, the compilation included.
 """
 
 from flaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
@@ -15,7 +15,7 @@ def get_config() -> Config:
         # 40 pixels leave 2x2 for the last stage; 32 would leave 1x1.
         data=DataConfig(image_size=40, batch_size=32, augment="pad_crop", padding=3),
         optimizer=OptimizerConfig(
-            "adamw", learning_rate=2e-3, options={"weight_decay": 0.05}, schedule="cosine", warmup_epochs=2
+            "adamw", learning_rate=1e-3, options={"weight_decay": 0.05}, schedule="cosine", warmup_epochs=2
         ),
         train=TrainConfig(epochs=30, label_smoothing=0.1),
     )
