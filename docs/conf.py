@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from docs.extensions import chinese_search, docstrings, formulas, links
 
-chinese = "zh" in tags
+chinese = "zh" in tags  # noqa: F821 (Sphinx gives it)
 
 project = "flaxcnn"
 version = release = importlib.metadata.version("flaxcnn")

@@ -1,7 +1,7 @@
 """Links as the pages write them for a reader of the files, turned into links between the pages of the site.
 
-In the files, every link is the path of a file. On the site, one that leaves `docs/` leads to the repository, and one from
-a Chinese page leads to the Chinese page, whichever of the two it names.
+In the files, every link is the path of a file. On the site, one that leaves `docs/` leads to the repository, and one
+from a Chinese page leads to the Chinese page, whichever of the two it names.
 """
 
 from __future__ import annotations
