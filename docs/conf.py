@@ -36,11 +36,14 @@ highlight_language = "none"  # of indented blocks, which are commands and what t
 pygments_style, pygments_dark_style = "default", "github-dark"
 
 default_role = "py:obj"  # single backticks in docstrings
-autodoc_default_options = {"members": True, "member-order": "bysource", "undoc-members": False}
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
 autodoc_typehints_format = "short"
+autodoc_type_aliases = {name: name for name in ("Array", "ArrayLike", "DTypeLike", "Initializer", "IntPair", "Layer")}
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True
+napoleon_custom_sections = [("Attributes", "params_style")]
 napoleon_use_rtype = False
 maximum_signature_line_length = 100
 python_use_unqualified_type_names = True

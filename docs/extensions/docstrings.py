@@ -27,16 +27,18 @@ def _keep_tables(app: Sphinx, what: str, name: str, obj: object, options: object
     lines[:] = shown
 
 
-def _without_flax(
+def _shorten(
     app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
-    """A module's signature without the two fields that Flax adds to every one."""
+    """Defaults by their names, and a module without the two fields that Flax adds to every one."""
+    if signature:
+        signature = re.sub(r"<(?:function|class) '?(?:[\w.]*\.)?(\w+)[^>]*>", r"\1", signature)
     if signature and isinstance(obj, type) and issubclass(obj, nn.Module):
-        signature = re.sub(r",? ?parent: .*?name: [^,)]*( = None)?", "", signature)
+        signature = re.sub(r",? ?parent=<.*?>, name=None", "", signature)
     return signature, returns
 
 
 def setup(app: Sphinx) -> None:
     """Mend docstrings before the Args and Returns in them are read, and signatures."""
     app.connect("autodoc-process-docstring", _keep_tables, priority=400)
-    app.connect("autodoc-process-signature", _without_flax)
+    app.connect("autodoc-process-signature", _shorten)

@@ -74,7 +74,7 @@ def run(command: str) -> None:
 
 def _here(command: str, name: str) -> None:
     """One of flaxcnn's commands, in this process."""
-    words = [os.path.expanduser(word) for word in shlex.split(command.partition(name)[2].removeprefix(".py"))]
+    words = [_at_home(word) for word in shlex.split(command.partition(name)[2].removeprefix(".py"))]
     if words and words != ["--help"] and name in ("check", "find_lr") and "--steps" not in words:
         words += ["--steps", "2"]
     if not words:
@@ -85,6 +85,10 @@ def _here(command: str, name: str) -> None:
     except SystemExit as end:
         status = end.code
     assert status == 0, command
+
+
+def _at_home(word: str) -> str:
+    return str(Path(word).expanduser()) if word.startswith("~/") else word
 
 
 def _make_runs(words: list[str]) -> None:

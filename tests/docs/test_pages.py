@@ -17,7 +17,7 @@ ALL = [*PAGES, *(page.chinese for page in TRANSLATED)]
 
 
 def test_every_chinese_page_has_an_english_one() -> None:
-    assert {path for path in DOCS.rglob("*.zh.md")} == {page.chinese.path for page in TRANSLATED}
+    assert set(DOCS.rglob("*.zh.md")) == {page.chinese.path for page in TRANSLATED}
 
 
 def test_the_order_of_the_pages_has_them_all() -> None:
