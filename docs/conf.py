@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from docs.extensions import chinese_search, docstrings, formulas, links
+from docs.extensions import chinese, docstrings, formulas, links
 
-chinese = "zh" in tags  # noqa: F821 (Sphinx gives it)
+in_chinese = "zh" in tags  # noqa: F821 (Sphinx gives it)
 
 project = "flaxcnn"
 version = release = importlib.metadata.version("flaxcnn")
-language = "zh_CN" if chinese else "en"
-source_suffix = {".zh.md" if chinese else ".md": "markdown"}
-exclude_patterns = [] if chinese else ["**.zh.md"]
+language = "zh_CN" if in_chinese else "en"
+source_suffix = {".zh.md" if in_chinese else ".md": "markdown"}
+exclude_patterns = [] if in_chinese else ["**.zh.md"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 myst_enable_extensions = ["dollarmath", "html_image"]
@@ -77,5 +77,5 @@ html_math_renderer = "mathml"
 
 def setup(app: Sphinx) -> None:
     """Add what Sphinx has not: formulas without scripts, links out of the folder, Chinese words, Flax's docstrings."""
-    for extension in (formulas, links, chinese_search, docstrings):
+    for extension in (formulas, links, chinese, docstrings):
         extension.setup(app)

@@ -1,6 +1,7 @@
-"""Search in Chinese text, which has no spaces between words: pages and queries are cut into pairs of characters.
+"""Chinese text has no spaces: not where a line of the file ends, and not between words.
 
-A page with 倒残差结构 is found by 倒残差, whatever a dictionary holds to be a word.
+For the search, pages and queries are cut into pairs of characters: 倒残差结构 is found by 倒残差, whatever a dictionary
+holds to be a word.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from sphinx.search import SearchLanguage, languages
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
+_BREAK = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef”])\n *(?=[\u3000-\u9fff\uff00-\uffef“])")
 _RUN = re.compile(r"[\u4e00-\u9fff]+|[^\W\u4e00-\u9fff]+")
 
 
@@ -38,6 +40,11 @@ var splitQuery = (query) =>
         return words
 
 
+def _join_lines(app: Sphinx, docname: str, content: list[str]) -> None:
+    content[0] = _BREAK.sub("", content[0])
+
+
 def setup(app: Sphinx) -> None:
-    """Take the place of Sphinx's own cutter, which needs a dictionary."""
+    """Join lines as pages are read, and take the place of Sphinx's own cutter, which needs a dictionary."""
+    app.connect("source-read", _join_lines)
     languages["zh"] = PairsOfCharacters
