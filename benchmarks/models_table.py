@@ -1,4 +1,4 @@
-"""Write docs/models.md, in both languages: what each model costs, what it is known to reach, how far it is from PyTorch.
+"""Write docs/models.md in both languages: what each model costs, what it is known to reach, how far it is from PyTorch.
 
     python benchmarks/models_table.py
 
