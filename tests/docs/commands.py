@@ -130,7 +130,7 @@ def _tests(command: str, *groups: str) -> None:
 
 
 def _parsed(command: str, *groups: str) -> None:
-    """A command for several hosts: its flags are read."""
+    """A command for several hosts or a service: its flags are read."""
     command = command.replace(" N", " 2").replace(" I", " 0")
     words = shlex.split(re.sub(r"^.*?train(\.py)? ", "", command))
     command_line.read_config(words, prog="train", description="")
@@ -141,10 +141,10 @@ def _not_run(command: str, *groups: str) -> None:
 
 
 RULES: list[tuple[str, Callable[..., None]]] = [
-    (r"pip install|apt-get install|tfds build", _not_run),
+    (r"pip install|apt-get install|tfds build|tensorboard|wandb", _not_run),
     (r"(?:\w+=\S+ )?pytest", _tests),
     (r"python -m tests\.golden (?:shapes|logits)$", _not_run),  # tests/docs/test_adding_a_model.py runs them
-    (r".*--distributed\.coordinator", _parsed),
+    (r".*--(?:distributed\.coordinator|train\.wandb)", _parsed),
     (r"(?:python scripts/|flaxcnn )(\w+)(?:\.py)?", _here),
     (r"python benchmarks/(\w+)\.py", _benchmark),
 ]

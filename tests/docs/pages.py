@@ -75,7 +75,7 @@ class Page:
     @property
     def numbers(self) -> set[str]:
         """Numbers of two digits and more in the text, without their separators."""
-        text = "".join(token.content for token in self.inline if token.type in ("text", "code_inline"))
+        text = " ".join(token.content for token in self.inline if token.type in ("text", "code_inline"))
         return {number.replace(",", "") for number in re.findall(r"\d[\d,.]*\d", text)}
 
     def shell(self) -> Iterator[str]:
