@@ -28,13 +28,15 @@ from tests.variants import _FIXED_SIZES
 SMALL_BENCHMARKS = {
     "compare": "--models lenet --batch 2 --image-size 32 --rounds 1 --seconds 1",
     "convolution": "--batch 1 --repeats 1 --seconds 0 --only depthwise",
+    "degradation": "--depths 8 --epochs 1",
     "fine_tuning": "--image-size 32 --scratch-epochs 1",
+    "guidelines": "--turns 1",
     "kill_and_resume": "--kills 1 --epochs 2",
     "loader": "--images 64 --rounds 1",
     "loop_overhead": "--config configs/lenet.py --steps 2 --rounds 1",
 }
 # Programs that write into the repository, or want hours: that they are there, and answer --help, is all.
-ONLY_ASKED = ("models_table",)
+ONLY_ASKED = ("convergence", "imagenet_plan", "models_table", "results_table", "scaling")
 
 
 def commands(line: str) -> Iterator[str]:
@@ -144,6 +146,7 @@ RULES: list[tuple[str, Callable[..., None]]] = [
     (r"pip install|apt-get install|tfds build|tensorboard|wandb", _not_run),
     (r"(?:\w+=\S+ )?pytest", _tests),
     (r"python -m tests\.golden (?:shapes|logits)$", _not_run),  # tests/docs/test_adding_a_model.py runs them
+    (r"python -m docs\.(?:build|figures)$", _not_run),  # tests/docs/test_site.py builds; figures are in the repository
     (r".*--(?:distributed\.coordinator|train\.wandb)", _parsed),
     (r"(?:python scripts/|flaxcnn )(\w+)(?:\.py)?", _here),
     (r"python benchmarks/(\w+)\.py", _benchmark),
@@ -159,6 +162,7 @@ def stage(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """
     for name in ("scripts", "configs", "benchmarks", "flaxcnn", "tests"):
         (folder / name).symlink_to(ROOT / name)
+    (folder / "docs" / "images" / "guide").mkdir(parents=True)
     pictures = [picture.resize((96, 80)) for picture in photographs()]
     for name in ("PICTURE.jpg", "photos/a.jpg", "more/a.png", "chelsea.png", "coffee.png", "rocket.png"):
         (folder / name).parent.mkdir(exist_ok=True)
