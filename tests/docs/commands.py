@@ -48,9 +48,9 @@ def commands(line: str) -> Iterator[str]:
     """
     if not line.startswith("pip "):
         line = re.sub(r"\[(--[^\]|]*)(\|[^\]]*)?\]", r"\1", line)
-    for number, part in enumerate(line.split(" && ")):
+    for part in line.split(" && "):
         if part.startswith("--"):
-            part = f"flaxcnn train --config configs/lenet.py --workdir runs/flags_{len(part)}_{number} {part}"
+            part = f"flaxcnn train --config configs/lenet.py --workdir runs/{re.sub(r'\W', '', part)[:60]} {part}"
         if _is_command(part):
             yield " ".join(map(shlex.quote, shlex.split(part.partition(" > ")[0], comments=True)))
 
