@@ -50,7 +50,8 @@ def commands(line: str) -> Iterator[str]:
         line = re.sub(r"\[(--[^\]|]*)(\|[^\]]*)?\]", r"\1", line)
     for part in line.split(" && "):
         if part.startswith("--"):
-            part = f"flaxcnn train --config configs/lenet.py --workdir runs/{re.sub(r'\W', '', part)[:60]} {part}"
+            folder = re.sub(r"\W", "", part)[:60]
+            part = f"flaxcnn train --config configs/lenet.py --workdir runs/{folder} {part}"
         if _is_command(part):
             yield " ".join(map(shlex.quote, shlex.split(part.partition(" > ")[0], comments=True)))
 
