@@ -1,7 +1,7 @@
 """What the guide's figures are drawn with: architectures, block diagrams and grids of pixels.
 
-Every function draws on matplotlib's axes or returns a figure of its own; `save` writes it. A figure's texts are names of
-layers and symbols, so that both languages of a page share it.
+Every function draws on matplotlib's axes or returns a figure of its own; `save` writes it. The texts of a figure are names
+of layers and symbols, so that both languages of a page share it.
 """
 
 from __future__ import annotations
