@@ -59,7 +59,9 @@ def convolution() -> Figure:
     image = np.array([[0, 0, 0, 9, 9, 9]] * 3 + [[0, 0, 0, 0, 9, 9]] * 3)
     kernel = np.array([[-1, 0, 1]] * 3)
     conv = Conv(1, 3, use_bias=False)
-    found = conv.apply({"params": {"kernel": kernel[:, :, None, None] * 1.0}}, image[None, :, :, None] * 1.0)
+    found = conv.apply(
+        {"params": {"kernel": kernel[:, :, None, None] * 1.0}}, jnp.asarray(image * 1.0)[None, :, :, None]
+    )
     found = np.asarray(found)[0, :, :, 0].astype(int)
     pooled = np.asarray(max_pool(jnp.asarray(found)[None, :, :, None] * 1.0, window=2))[0, :, :, 0].astype(int)
 
@@ -155,7 +157,7 @@ def optimizer_paths() -> Figure:
     figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
     places = np.ravel(figure.subplots(2, 3))
     x, y = np.meshgrid(np.linspace(-9, 4, 120), np.linspace(-2.6, 2.6, 80))
-    heights = np.asarray(valley(jnp.asarray((x, y))))
+    heights = valley(jnp.asarray((x, y)))
     losses = places[-1]
     for axes, (name, (optimizer, color)) in zip(places, OPTIMIZERS.items(), strict=False):
         points = path(optimizer)
@@ -164,7 +166,7 @@ def optimizer_paths() -> Figure:
         axes.plot(0, 0, "+", color=BLACK, markersize=9)
         axes.set(xlim=(-9, 4), ylim=(-2.6, 2.6))
         axes.set_title(name, fontsize=_TEXT + 1)
-        losses.semilogy(jax.vmap(valley)(points), color=color, label=name, linewidth=1.4)
+        losses.semilogy(valley(jnp.asarray(points.T)), color=color, label=name, linewidth=1.4)
     losses.set(xlim=(0, 40), ylim=(1e-4, 10))
     losses.set_title("loss by step", fontsize=_TEXT + 1)
     losses.legend(frameon=False, fontsize=_TEXT - 2, loc="lower left")

@@ -1,21 +1,23 @@
 """What the guide's figures are drawn with: architectures, block diagrams and grids of pixels.
 
-Every function draws on matplotlib's axes or returns a figure of its own; `save` writes it. The texts of a figure are names
-of layers and symbols, so that both languages of a page share it.
+Every function draws on matplotlib's axes or returns a figure of its own; `save` writes it. A figure's texts are symbols
+and names of layers, so that both languages of a page share it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 from matplotlib.path import Path as Outline
 
 import flaxcnn
@@ -74,7 +76,8 @@ def canvas(width: float, height: float) -> tuple[Figure, Axes]:
 # --- architectures ---------------------------------------------------------------------------------------------------
 
 
-class Stage(NamedTuple):
+@dataclass(frozen=True)
+class Stage:
     """A slab of an architecture: equal layers or blocks one behind the other."""
 
     label: str
@@ -117,8 +120,8 @@ def stages(model: Classifier, blocks: Mapping[str, str] | None = None, *, image_
         found.append(_layer_stage(layers[0]) if label is None else _block_stage(label, layers))
     merged: list[Stage] = []
     for stage in found:
-        if merged and merged[-1][:3] == stage[:3]:
-            merged[-1] = merged[-1]._replace(count=merged[-1].count + stage.count)
+        if merged and replace(merged[-1], count=1) == stage:
+            merged[-1] = replace(merged[-1], count=merged[-1].count + 1)
         else:
             merged.append(stage)
     return merged
@@ -166,7 +169,7 @@ def architecture(rows: Sequence[Sequence[Stage]]) -> Figure:
         for index, stage in enumerate(row):
             _slab(axes, stage, place * (index + 0.5), floor, place, side)
         if number + 1 < len(rows):
-            _line(axes, [(place * len(row) - 0.12, floor + 0.5), (place * len(row) + 0.05, floor + 0.5)])
+            _line(axes, [(place * len(row) - 0.2, floor + 0.5), (place * len(row) - 0.02, floor + 0.5)])
         for index in range(1, len(row)):
             at = place * index
             _line(axes, [(at - 0.08, floor - 0.06), (at + 0.08, floor - 0.06)])
@@ -216,7 +219,7 @@ def _slab(axes: Axes, stage: Stage, x: float, floor: float, place: float, side: 
 
 def lighter(color: str, share: float) -> tuple[float, float, float]:
     """A colour mixed with so much white, from 0 to 1."""
-    red, green, blue = mpl.colors.to_rgb(color)
+    red, green, blue = to_rgb(color)
     return (red + (1 - red) * share, green + (1 - green) * share, blue + (1 - blue) * share)
 
 
@@ -313,8 +316,6 @@ class Diagram:
 def _line(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
     """A line through the points that ends in a head."""
     codes = [Outline.MOVETO, *[Outline.LINETO] * (len(points) - 1)]
-    from matplotlib.patches import FancyArrowPatch
-
     axes.add_patch(
         FancyArrowPatch(
             path=Outline(np.asarray(points), codes),

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from docs.figures.draw import (
     BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    SKY,
     VERMILION,
     Diagram,
     architecture_of,
@@ -25,25 +22,24 @@ from flaxcnn.models.googlenet import INCEPTIONS
 
 
 def stacked_convolutions() -> Figure:
-    """Which pixels one unit behind one, two and three 3x3 convolutions sees."""
-    figure, axes = canvas(8.0, 2.3)
-    cell, size = 0.22, 7
-    colors = [VERMILION, ORANGE, SKY, BLUE]  # of the unit itself, and of what it sees a layer further down
-    for layers in range(4):
-        seen = [receptive_field([(3, 1)] * depth) for depth in range(layers + 1)]
-        cells = np.full((size, size), "#ffffff", dtype=object)
-        for width, color in reversed(list(zip(seen, colors, strict=False))):
-            first = (size - width) // 2
-            cells[first : first + width, first : first + width] = lighter_hex(color)
-        x = 0.15 + 2.0 * (3 - layers)
-        grid(axes, x, 1.9, cells.tolist(), cell=cell, edge=GREY)
-        label = f"F = {seen[-1]}"
-        axes.text(x + size * cell / 2, 0.3, label, ha="center", va="top", fontsize=9)
+    """What one unit behind three 3x3 convolutions sees of each map below it, and of that what its middle unit sees."""
+    figure, axes = canvas(7.6, 2.2)
+    cell, middle = 0.25, 1.2
+    x = 0.1
+    for layers in (3, 2, 1, 0):
+        size = receptive_field([(3, 1)] * layers)
+        colors = np.full((size, size), to_hex(lighter(BLUE, 0.75)), dtype=object)
+        inner = slice(size // 2 - 1, size // 2 + 2) if layers else slice(0, 1)
+        colors[inner, inner] = to_hex(lighter(BLUE, 0.45))
+        colors[size // 2, size // 2] = to_hex(lighter(VERMILION, 0.3))
+        grid(axes, x, middle + size * cell / 2, colors.tolist(), cell=cell, edge="white")
+        axes.text(x + size * cell / 2, 0.16, f"{size}×{size}", ha="center", va="center", fontsize=9)
+        x += size * cell
+        if layers:
+            axes.annotate("", (x + 0.95, middle), (x + 0.1, middle), arrowprops={"arrowstyle": "-|>"})
+            axes.text(x + 0.52, middle + 0.08, "conv 3×3", ha="center", va="bottom", fontsize=9)
+            x += 1.05
     return figure
-
-
-def lighter_hex(color: str) -> tuple[float, float, float]:
-    return lighter(color, 0.35)
 
 
 def inception() -> Figure:
@@ -61,7 +57,9 @@ def inception() -> Figure:
     diagram.box("p", columns[3], 2.1, "max pool 3×3", kind="pool")
     diagram.box("rp", columns[3], 1.35, f"conv 1×1, {pooled}")
     outputs = one + three + five + pooled
-    diagram.box("out", 3.775, 0.4, f"concatenate: {one} + {three} + {five} + {pooled} = {outputs}", kind="join", width=3.4)
+    diagram.box(
+        "out", 3.775, 0.4, f"concatenate: {one} + {three} + {five} + {pooled} = {outputs}", kind="join", width=3.4
+    )
     for branch in (("1",), ("r3", "3"), ("r5", "5"), ("p", "rp")):
         for start, end in zip(("in", *branch), (*branch, "out"), strict=True):
             diagram.arrow(start, end)
