@@ -12,5 +12,5 @@ def get_config() -> Config:
         model=ModelConfig("googlenet"),
         data=DataConfig(image_size=64, batch_size=32, augment="pad_crop", padding=6),
         optimizer=OptimizerConfig("adam", learning_rate=1e-3, warmup_epochs=1),
-        train=TrainConfig(epochs=6),
+        train=TrainConfig(epochs=5),
     )

@@ -17,5 +17,5 @@ def get_config() -> Config:
             options={"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4},
             warmup_epochs=1,
         ),
-        train=TrainConfig(epochs=6),
+        train=TrainConfig(epochs=5),
     )

@@ -22,5 +22,5 @@ def get_config() -> Config:
             std=(0.247, 0.2435, 0.2616),
         ),
         optimizer=OptimizerConfig("adam", learning_rate=2e-3),
-        train=TrainConfig(epochs=10, log_every=50),
+        train=TrainConfig(epochs=6, log_every=50),
     )

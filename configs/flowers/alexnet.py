@@ -19,5 +19,5 @@ def get_config() -> Config:
         ),
         # Adam, at a rate that a network without normalisation bears.
         optimizer=OptimizerConfig("adam", learning_rate=3e-4, warmup_epochs=1),
-        train=TrainConfig(epochs=8),
+        train=TrainConfig(epochs=6),
     )

@@ -33,7 +33,7 @@ _TEXT = 9
 
 def connections() -> Figure:
     """Seven inputs and five outputs: all connected, neighbours connected, neighbours connected with shared weights."""
-    figure, axes = canvas(WIDTH, 2.0)
+    figure, axes = canvas(WIDTH, 1.85)
     shared = (BLUE, VERMILION, GREEN)
     panels: list[tuple[str, Callable[[int, int], str | None]]] = [
         ("fully connected\n7 · 5 = 35 weights", lambda i, o: GREY),
@@ -111,7 +111,7 @@ def activations() -> Figure:
         left.plot(x, function(x), style, color=color, label=name, linewidth=1.6)
         right.plot(x, jax.vmap(jax.grad(function))(x), style, color=color, linewidth=1.6)
     left.set(ylim=(-1.3, 3), title="$f(x)$")
-    right.set(ylim=(-0.3, 1.3), title="$f'(x)$")
+    right.set(ylim=(-0.6, 1.6), title="$f'(x)$")
     left.legend(frameon=False, fontsize=_TEXT, loc="upper left")
     for axes in (left, right):
         axes.set(xlim=(-6, 6), xlabel="$x$")
@@ -156,7 +156,7 @@ def optimizer_paths() -> Figure:
     """The first steps of five optimisers on the same valley, each by itself, and how the loss falls."""
     figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
     places = np.ravel(figure.subplots(2, 3))
-    x, y = np.meshgrid(np.linspace(-9, 4, 120), np.linspace(-2.6, 2.6, 80))
+    x, y = np.meshgrid(np.linspace(-9, 4, 50), np.linspace(-2.6, 2.6, 35))
     heights = valley(jnp.asarray((x, y)))
     losses = places[-1]
     for axes, (name, (optimizer, color)) in zip(places, OPTIMIZERS.items(), strict=False):

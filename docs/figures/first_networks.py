@@ -9,6 +9,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from docs.figures.draw import (
+    BLACK,
     BLUE,
     VERMILION,
     Diagram,
@@ -36,7 +37,7 @@ def stacked_convolutions() -> Figure:
         axes.text(x + size * cell / 2, 0.16, f"{size}×{size}", ha="center", va="center", fontsize=9)
         x += size * cell
         if layers:
-            axes.annotate("", (x + 0.95, middle), (x + 0.1, middle), arrowprops={"arrowstyle": "-|>"})
+            axes.annotate("", (x + 0.95, middle), (x + 0.1, middle), arrowprops={"arrowstyle": "-|>", "color": BLACK})
             axes.text(x + 0.52, middle + 0.08, "conv 3×3", ha="center", va="bottom", fontsize=9)
             x += 1.05
     return figure
@@ -49,7 +50,7 @@ def inception() -> Figure:
     diagram = Diagram(7.6, 3.3)
     columns = (1.0, 2.85, 4.7, 6.55)
     diagram.box("in", 3.775, 3.05, f"28×28×{inputs}", kind="other")
-    diagram.box("1", columns[0], 1.35, f"conv 1×1, {one}")
+    diagram.box("1", columns[0], 1.725, f"conv 1×1, {one}")
     diagram.box("r3", columns[1], 2.1, f"conv 1×1, {reduced3}", kind="depthwise")
     diagram.box("3", columns[1], 1.35, f"conv 3×3, {three}")
     diagram.box("r5", columns[2], 2.1, f"conv 1×1, {reduced5}", kind="depthwise")
@@ -60,9 +61,11 @@ def inception() -> Figure:
     diagram.box(
         "out", 3.775, 0.4, f"concatenate: {one} + {three} + {five} + {pooled} = {outputs}", kind="join", width=3.4
     )
-    for branch in (("1",), ("r3", "3"), ("r5", "5"), ("p", "rp")):
-        for start, end in zip(("in", *branch), (*branch, "out"), strict=True):
-            diagram.arrow(start, end)
+    for first, last in (("1", "1"), ("r3", "3"), ("r5", "5"), ("p", "rp")):
+        diagram.arrow("in", first, bend=2.6)
+        if first != last:
+            diagram.arrow(first, last)
+        diagram.arrow(last, "out", bend=0.85)
     return diagram.figure
 
 
@@ -70,7 +73,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "lenet.svg": lambda: architecture_of("lenet", num_classes=10),
     "alexnet.svg": lambda: architecture_of("alexnet"),
     "vgg16.svg": lambda: architecture_of("vgg16"),
-    "googlenet.svg": lambda: architecture_of("googlenet", {r"inception\d\w": "inception"}, rows=2),
+    "googlenet.svg": lambda: architecture_of("googlenet", {r"inception(\d\w)": r"inception\n\1"}, rows=2),
     "stacked_convolutions.svg": stacked_convolutions,
     "inception.svg": inception,
 }
