@@ -156,7 +156,7 @@ def optimizer_paths() -> Figure:
     """The first steps of five optimisers on the same valley, each by itself, and how the loss falls."""
     figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
     places = np.ravel(figure.subplots(2, 3))
-    x, y = np.meshgrid(np.linspace(-9, 4, 50), np.linspace(-2.6, 2.6, 35))
+    x, y = np.meshgrid(np.linspace(-9, 4, 40), np.linspace(-2.6, 2.6, 25))
     heights = valley(jnp.asarray((x, y)))
     losses = places[-1]
     for axes, (name, (optimizer, color)) in zip(places, OPTIMIZERS.items(), strict=False):
