@@ -1,6 +1,6 @@
 """Plain and residual networks of growing depth on the embedded digits: what is lost by depth, and what shortcuts mend.
 
-    python benchmarks/degradation.py [--picture docs/images/guide/degradation.svg]
+    python benchmarks/degradation.py [--picture degradation.svg]
 
 All are a 3x3 convolution, so many more in pairs, with BatchNorm and ReLU, over the digits' own 8x8 pixels and 16
 channels, global average pooling and a classifier; in a residual network a shortcut goes around every pair. They are
@@ -121,8 +121,8 @@ def draw(curves: dict[tuple[int, bool], list[float]], path: Path) -> None:
     axes.set(xlabel="epoch", ylabel="training loss", yscale="log")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, ncols=len(colors))
-    figure.savefig(path)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 if __name__ == "__main__":

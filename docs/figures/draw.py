@@ -166,7 +166,7 @@ def architecture(rows: Sequence[Sequence[Stage]]) -> Figure:
         for index, stage in enumerate(row):
             _slab(axes, stage, place * (index + 0.5), floor, place, side)
         if number + 1 < len(rows):
-            _line(axes, [(place * len(row) - 0.12, floor + 0.5), (place * len(row) + 0.05, floor + 0.5)])
+            _line(axes, [(place * len(row) - 0.2, floor + 0.5), (place * len(row) - 0.02, floor + 0.5)])
         for index in range(1, len(row)):
             at = place * index
             _line(axes, [(at - 0.08, floor - 0.06), (at + 0.08, floor - 0.06)])
