@@ -1,21 +1,27 @@
 """What the guide's figures are drawn with: architectures, block diagrams and grids of pixels.
 
-Every function draws on matplotlib's axes or returns a figure of its own; `save` writes it. A figure's texts are names of
-layers and symbols, so that both languages of a page share it.
+Every function draws on matplotlib's axes or returns a figure of its own; `save` writes it. A figure's texts are symbols
+and names of layers, so that both languages of a page share it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
+from flax.traverse_util import flatten_dict
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 from matplotlib.path import Path as Outline
 
 import flaxcnn
@@ -74,7 +80,8 @@ def canvas(width: float, height: float) -> tuple[Figure, Axes]:
 # --- architectures ---------------------------------------------------------------------------------------------------
 
 
-class Stage(NamedTuple):
+@dataclass(frozen=True)
+class Stage:
     """A slab of an architecture: equal layers or blocks one behind the other."""
 
     label: str
@@ -93,35 +100,47 @@ def stages(model: Classifier, blocks: Mapping[str, str] | None = None, *, image_
     Args:
         model: from `create_model`.
         blocks: regular expression -> label. Consecutive layers whose names begin with the same match are one block, so
-            that {r"layer\\d\\.\\d+": "bottleneck"} makes one of each of ResNet's; `{kernel}` in a label stands
-            for the largest kernel in the block, such as 3×3.
+            that {r"layer\\d\\.\\d+": "bottleneck"} makes one of each of ResNet's. In a label, `{kernel}` stands for the
+            largest kernel in the block, such as 3×3, and \\1 for the expression's first group.
         image_size: height and width in pixels; None for the model's own.
 
     Returns:
         The stages, the image first.
     """
     summary = summarize(model, image_size=image_size)
-    found = [Stage("image", "image", (summary.image_size, summary.image_size, 3))]
-    parts: list[tuple[str, list[Layer]]] = []
+    outputs = _outputs(model, summary.image_size)
+    parts: list[tuple[re.Match[str] | None, list[Layer]]] = []
     for layer in summary.layers:
         if layer.kind == "BatchNorm":
             continue
-        matches = [match.group() for pattern in blocks or () if (match := re.match(pattern, layer.name))]
-        key = matches[0] if matches else layer.name
-        if matches and parts and parts[-1][0] == key:
+        match = next((found for pattern in blocks or () if (found := re.match(pattern, layer.name))), None)
+        before = parts[-1][0] if parts else None
+        if match and before and match.group() == before.group():
             parts[-1][1].append(layer)
         else:
-            parts.append((key, [layer]))
-    for key, layers in parts:
-        label = next((label for pattern, label in (blocks or {}).items() if re.match(pattern, key)), None)
-        found.append(_layer_stage(layers[0]) if label is None else _block_stage(label, layers))
-    merged: list[Stage] = []
-    for stage in found:
-        if merged and merged[-1][:3] == stage[:3]:
-            merged[-1] = merged[-1]._replace(count=merged[-1].count + stage.count)
+            parts.append((match, [layer]))
+    found = [Stage("image", "image", (summary.image_size, summary.image_size, 3))]
+    for match, layers in parts:
+        if match is None:
+            stage = _layer_stage(layers[0])
         else:
-            merged.append(stage)
-    return merged
+            label = match.expand((blocks or {})[match.re.pattern]).replace("{kernel}", _largest_kernel(layers))
+            stage = Stage(label, "block", outputs[match.group().rstrip(".")])
+        if replace(found[-1], count=1) == stage:
+            found[-1] = replace(found[-1], count=found[-1].count + 1)
+        else:
+            found.append(stage)
+    return found
+
+
+def _outputs(model: Classifier, size: int) -> dict[str, tuple[int, ...]]:
+    """The shape of each module's output for one image, by its path: a block's sum or concatenation is no layer's."""
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    variables = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)
+    run = partial(model.apply, train=False, capture_intermediates=True, mutable=["intermediates"])
+    _, state = jax.eval_shape(run, variables, images)
+    flat: Any = flatten_dict(state["intermediates"], sep=".")
+    return {path.removesuffix(".__call__"): calls[0].shape[1:] for path, calls in flat.items()}
 
 
 def _layer_stage(layer: Layer) -> Stage:
@@ -135,10 +154,9 @@ def _layer_stage(layer: Layer) -> Stage:
     return Stage(f"{name}\n{_square(layer.kernel)}{step}", name.split()[-1], layer.output)
 
 
-def _block_stage(label: str, layers: Sequence[Layer]) -> Stage:
-    maps = [layer for layer in layers if len(layer.output) == 3 and layer.output[0] > 1]
-    kernel = max((layer.kernel for layer in maps if layer.kernel), default=(1, 1))
-    return Stage(label.format(kernel=_square(kernel)), "block", maps[-1].output)
+def _largest_kernel(layers: Sequence[Layer]) -> str:
+    """Of a block's convolutions, but for those of a squeeze-and-excitation, whose maps are of one pixel."""
+    return _square(max(layer.kernel for layer in layers if layer.kernel and len(layer.output) == 3))
 
 
 def _square(kernel: tuple[int, int]) -> str:
@@ -162,14 +180,14 @@ def architecture(rows: Sequence[Sequence[Stage]]) -> Figure:
     place = WIDTH / max(map(len, rows))
     side = max(stage.output[0] for row in rows for stage in row if len(stage.output) == 3)
     for number, row in enumerate(rows):
-        floor = high * (len(rows) - 1 - number) + 0.45
+        floor = high * (len(rows) - 1 - number) + 0.42
         for index, stage in enumerate(row):
             _slab(axes, stage, place * (index + 0.5), floor, place, side)
         if number + 1 < len(rows):
             _line(axes, [(place * len(row) - 0.2, floor + 0.5), (place * len(row) - 0.02, floor + 0.5)])
         for index in range(1, len(row)):
             at = place * index
-            _line(axes, [(at - 0.08, floor - 0.06), (at + 0.08, floor - 0.06)])
+            _line(axes, [(at - 0.09, floor + 0.1), (at + 0.09, floor + 0.1)])
     return figure
 
 
@@ -197,9 +215,9 @@ def _slab(axes: Axes, stage: Stage, x: float, floor: float, place: float, side: 
     tall = (
         0.22 + 0.62 * np.log2(place_shape[0] + 1) / np.log2(side + 1) if place_shape else 0.3 + 0.05 * np.log2(channels)
     )
-    thick = place * (0.06 + 0.038 * np.log2(channels)) if place_shape else 0.12 * place
+    thick = place * (0.05 + 0.028 * np.log2(channels)) if place_shape else 0.12 * place
     deep = 0.3 * tall if place_shape else 0.0
-    deep = min(deep, 0.35 * place)
+    deep = min(deep, 0.26 * place)
     left = x - (thick + deep) / 2
     front = [(left, floor), (left + thick, floor), (left + thick, floor + tall), (left, floor + tall)]
     lift = 0.6 * deep
@@ -209,14 +227,13 @@ def _slab(axes: Axes, stage: Stage, x: float, floor: float, place: float, side: 
         axes.add_patch(Polygon(shape, facecolor=lighter(color, tone), edgecolor="white", linewidth=0.6, zorder=2))
     times = f"\n× {stage.count}" if stage.count > 1 else ""
     axes.text(x, floor + tall + lift + 0.06, stage.label + times, ha="center", va="bottom", fontsize=_TEXT)
-    axes.text(
-        x, floor - 0.12, "×".join(map(str, stage.output)), ha="center", va="top", fontsize=_TEXT - 1, color="#555555"
-    )
+    size = "×".join(map(str, place_shape)) + f"\n× {channels}" if place_shape else str(channels)
+    axes.text(x, floor - 0.08, size, ha="center", va="top", fontsize=_TEXT - 1, color="#555555")
 
 
 def lighter(color: str, share: float) -> tuple[float, float, float]:
     """A colour mixed with so much white, from 0 to 1."""
-    red, green, blue = mpl.colors.to_rgb(color)
+    red, green, blue = to_rgb(color)
     return (red + (1 - red) * share, green + (1 - green) * share, blue + (1 - blue) * share)
 
 
@@ -284,14 +301,17 @@ class Diagram:
         """Words by themselves, such as a title; `align` is left, center or right."""
         self.axes.text(x, y, text, ha=align, va="center", fontsize=_TEXT, fontweight="bold" if bold else "normal")
 
-    def arrow(self, start: str, end: str, *, text: str = "", via: float | None = None) -> None:
-        """From one box to another, down or up: straight, or by way of a line halfway.
+    def arrow(
+        self, start: str, end: str, *, text: str = "", via: float | None = None, bend: float | None = None
+    ) -> None:
+        """From one box to another, down or up: straight, or by way of a level line.
 
         Args:
             start: name of a box.
             end: name of a box.
             text: beside it.
             via: an x to go around by, from a side of the start to that side of the end.
+            bend: the y of the level line; halfway if None.
         """
         (x1, y1, w1, h1), (x2, y2, w2, h2) = self._places[start], self._places[end]
         if via is not None:
@@ -301,9 +321,9 @@ class Diagram:
         else:
             down = 1 if y1 > y2 else -1
             first, last = y1 - down * h1, y2 + down * h2
-            middle = (first + last) / 2
-            bend = [] if abs(x1 - x2) < 1e-9 else [(x1, middle), (x2, middle)]
-            points = [(x1, first), *bend, (x2, last)]
+            middle = (first + last) / 2 if bend is None else bend
+            level = [] if abs(x1 - x2) < 1e-9 else [(x1, middle), (x2, middle)]
+            points = [(x1, first), *level, (x2, last)]
             place, align = (x2 + 0.07, middle), "left"
         _line(self.axes, points)
         if text:
@@ -313,8 +333,6 @@ class Diagram:
 def _line(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
     """A line through the points that ends in a head."""
     codes = [Outline.MOVETO, *[Outline.LINETO] * (len(points) - 1)]
-    from matplotlib.patches import FancyArrowPatch
-
     axes.add_patch(
         FancyArrowPatch(
             path=Outline(np.asarray(points), codes),
