@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
-import flaxcnn
 from docs.figures.draw import (
     BLACK,
     BLUE,
@@ -21,13 +20,10 @@ from docs.figures.draw import (
     VERMILION,
     WIDTH,
     Diagram,
-    Stage,
-    architecture,
     architecture_of,
     canvas,
     grid,
     lighter,
-    stages,
 )
 
 
@@ -126,7 +122,7 @@ def relu_spiral() -> Figure:
     return figure
 
 
-def activations() -> Figure:
+def hard_swish() -> Figure:
     """ReLU6, swish and hard-swish; sigmoid and hard sigmoid."""
     x = np.linspace(-6, 8, 281)
     sigmoid, hard = 1 / (1 + np.exp(-x)), np.clip(x + 3, 0, 6) / 6
@@ -265,33 +261,12 @@ def _unit(
     diagram.arrow(name("end"), name("after"))
 
 
-def shufflenet(name: str, pattern: str, channels: Sequence[int]) -> Figure:
-    """A ShuffleNet's architecture. Its units end with a concatenation, which no layer of a summary is.
-
-    Args:
-        name: of the model.
-        pattern: of the names of a unit's layers.
-        channels: that the units of each stage give.
-    """
-    found = stages(flaxcnn.create_model(name), {pattern: "unit"})
-    sizes = sorted({stage.output[0] for stage in found if stage.label == "unit"}, reverse=True)
-    counts = [
-        sum(stage.count for stage in found if stage.label == "unit" and stage.output[0] == size) for size in sizes
-    ]
-    units = [
-        Stage("unit", "block", (size, size, features), count)
-        for size, features, count in zip(sizes, channels, counts, strict=True)
-    ]
-    first = next(index for index, stage in enumerate(found) if stage.label == "unit")
-    return architecture([[*found[:first], *units, *(stage for stage in found[first:] if stage.label != "unit")]])
-
-
 FIGURES = {
     "depthwise_separable.svg": depthwise_separable,
     "mobilenet_v1.svg": partial(architecture_of, "mobilenet_v1", {r"blocks\.\d\.\d+": "separable"}),
     "inverted_residual.svg": inverted_residual,
     "relu_spiral.png": relu_spiral,
-    "activations.svg": activations,
+    "hard_swish.svg": hard_swish,
     "mobilenet_v2.svg": partial(
         architecture_of, "mobilenet_v2", {r"features\.([1-9]|1[0-7])\.": "inverted\nresidual"}, rows=2
     ),
@@ -300,6 +275,6 @@ FIGURES = {
     ),
     "channel_shuffle.svg": channel_shuffle,
     "shufflenet_units.svg": shufflenet_units,
-    "shufflenet_v1_g3.svg": partial(shufflenet, "shufflenet_v1_g3", r"features\.stage\d\.unit\d+", (240, 480, 960)),
-    "shufflenet_v2_x1_0.svg": partial(shufflenet, "shufflenet_v2_x1_0", r"stage\d\.\d+", (116, 232, 464)),
+    "shufflenet_v1_g3.svg": partial(architecture_of, "shufflenet_v1_g3", {r"features\.stage\d\.unit\d+": "unit"}),
+    "shufflenet_v2_x1_0.svg": partial(architecture_of, "shufflenet_v2_x1_0", {r"stage\d\.\d+": "unit"}),
 }
