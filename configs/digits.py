@@ -14,5 +14,5 @@ def get_config() -> Config:
         # The least that all families take is AlexNet's 63 pixels. Small batches make more updates of few epochs.
         data=DataConfig(image_size=64, batch_size=16, augment="pad_crop", padding=6),
         optimizer=OptimizerConfig("adamw", learning_rate=1e-3, options={"weight_decay": 0.05}, warmup_epochs=1),
-        train=TrainConfig(epochs=8),
+        train=TrainConfig(epochs=5),
     )
