@@ -186,11 +186,11 @@ Any other network is trained likewise:
 """,
     "results.zh.md": """# 结果
 
-本页由 `python benchmarks/results_table.py` 生成。每个系列、每一代各取一个网络，
-在同样的图像上用同一套设置 [`configs/digits.py`](../configs/digits.py) 从头训练：
-scikit-learn 手写数字中的 {train} 张，8x8 像素放大到 {size}x{size}，
-AdamW，批大小 {batch}，共 {epochs} 轮（epoch）；dropout 与初始化都保持各网络发表时的样子。
-只有 MobileNetV3 改用了另一个批归一化动量（0.1）：用它原来的动量，
+本页由 `python benchmarks/results_table.py` 生成。每个系列、每一代各取一个网络，\
+在同样的图像上用同一套设置 [`configs/digits.py`](../configs/digits.py) 从头训练：\
+scikit-learn 手写数字中的 {train} 张，8x8 像素放大到 {size}x{size}，\
+AdamW，批大小 {batch}，共 {epochs} 轮（epoch）；dropout 与初始化都保持各网络发表时的样子。\
+只有 MobileNetV3 改用了另一个批归一化动量（0.1）：用它原来的动量，\
 训练这样短，评估结果与随便猜无异（[原因](guide/mobilenet.zh.md#训练一个)）。
 
 - *top-1* 是最后一轮之后在 {held_out} 张留出图像上的准确率；一张图像相当于 {one}。
@@ -201,9 +201,9 @@ AdamW，批大小 {batch}，共 {epochs} 轮（epoch）；dropout 与初始化�
 |---|--:|--:|--:|--:|
 {rows}
 
-请谨慎解读。数据和轮数这样少，比的是谁学得快，而不是谁更好：
-在 ImageNet 上名次并不相同（[模型一览](models.zh.md)）。另外，乘加数不等于时间：
-深度可分离卷积和组卷积的乘加数很少，读写的内存却并不少；
+请谨慎解读。数据和轮数这样少，比的是谁学得快，而不是谁更好：\
+在 ImageNet 上名次并不相同（[模型一览](models.zh.md)）。另外，乘加数不等于时间：\
+深度可分离卷积和组卷积的乘加数很少，读写的内存却并不少；\
 而每次更新全部参数的开销，图像再小也不会减少。
 
 别的网络也可以照此训练：

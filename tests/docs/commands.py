@@ -28,13 +28,15 @@ from tests.variants import _FIXED_SIZES
 SMALL_BENCHMARKS = {
     "compare": "--models lenet --batch 2 --image-size 32 --rounds 1 --seconds 1",
     "convolution": "--batch 1 --repeats 1 --seconds 0 --only depthwise",
+    "degradation": "--depths 4 --epochs 1",
     "fine_tuning": "--image-size 32 --scratch-epochs 1",
+    "guidelines": "--turns 1",
     "kill_and_resume": "--kills 1 --epochs 2",
     "loader": "--images 64 --rounds 1",
     "loop_overhead": "--config configs/lenet.py --steps 2 --rounds 1",
 }
 # Programs that write into the repository, or want hours: that they are there, and answer --help, is all.
-ONLY_ASKED = ("models_table",)
+ONLY_ASKED = ("models_table", "results_table")
 
 
 def commands(line: str) -> Iterator[str]:
