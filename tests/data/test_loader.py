@@ -11,7 +11,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -263,6 +267,56 @@ def test_threads_end() -> None:
         list(eval_batches(Numbers(broken=2), value, batch_size=4, num_threads=2))
     wait_for_the_end()
     del failed
+
+
+def test_what_is_held_of_a_batch_is_never_written_again() -> None:
+    """Of views, slices, JAX's arrays and buffers alike, while the memory of those let go serves again."""
+    holds: tuple[Callable[[np.ndarray], Any], ...] = (
+        lambda image: image,
+        lambda image: image[1:, 0].T,
+        memoryview,
+        lambda image: np.asarray(memoryview(image)),
+        lambda image: image.view(np.ndarray).reshape(-1)[::2],
+        jax.device_put,
+        lambda image: jax.jit(jnp.negative)(image),
+    )
+    held, expected, addresses = [], [], []
+    with closing(train_batches(Numbers(), value_and_noise, batch_size=4, seed=1, num_threads=2)) as batches:
+        for step in range(60):
+            image = next(batches)["image"]
+            addresses.append(image.ctypes.data)
+            if step % 3 == 0:
+                hold = holds[step // 3 % len(holds)]
+                held.append(hold(image))
+                expected.append(np.array(hold(image.copy())))
+            del image
+    for one, other in zip(held, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    let_go = [address for step, address in enumerate(addresses) if step % 3]
+    assert len(set(let_go)) < len(let_go)
+
+
+def test_what_is_left_of_many_batches_is_bounded() -> None:
+    code = """
+import numpy as np, pathlib
+from flaxcnn.data import synthetic, train_batches
+resident = lambda: int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096
+batches = train_batches(
+    synthetic(64, image_size=1), lambda image, rng: np.ones((256, 256, 3), np.float32),
+    batch_size=8, seed=0, num_threads=1,
+)
+next(batches)
+before = resident()
+held = [next(batches) for _ in range(40)]
+assert resident() - before > 200e6
+del held
+next(batches)
+assert resident() - before < 80e6, resident() - before
+batches.close()
+"""
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("only Linux tells the memory of a process")
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_steps_per_epoch() -> None:
