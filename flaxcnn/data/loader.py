@@ -229,7 +229,7 @@ class _Memory:
             memory = np.empty(num_bytes, np.uint8)
         # NumPy's views hold the first array of a chain that is over a foreign buffer, here `whole`: when it is freed,
         # there are none left, in Python, on its way to a device, or anywhere else that counts references.
-        whole = np.frombuffer(memoryview(memory), dtype)
+        whole = np.frombuffer(memory.data, dtype)
         weakref.finalize(whole, self._left.append, memory).atexit = False
         return whole.reshape(shape)
 
