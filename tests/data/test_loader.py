@@ -47,6 +47,11 @@ class Numbers:
         return f"number {index}"
 
 
+class Twenty(Numbers):
+    def __len__(self) -> int:
+        return 20
+
+
 def value(image: Image.Image) -> np.ndarray:
     return np.asarray(image, np.float32)
 
@@ -177,8 +182,7 @@ def test_four_processes_share_an_epoch_whatever_the_order() -> None:
         source = Unbalanced()
         whole = labels(train(2, source=source, batch_size=8, **options))
         parts = [train(2, source=source, batch_size=8, shard=(i, 4), **options) for i in range(4)]
-        joined = np.concatenate([np.concatenate([part[step]["label"] for part in parts]) for step in range(2)])
-        assert joined.tolist() == whole
+        assert labels(joined(parts)) == whole
 
 
 @pytest.mark.parametrize("position", [0, 3, 5, 7, 12])
@@ -197,13 +201,39 @@ def test_resumed_run_continues_with_the_very_next_batch(position: int) -> None:
     resumed.close()
 
 
-def test_shards_make_up_the_batch() -> None:
-    whole = train(7, batch_size=6)
-    shards = [train(7, batch_size=6, shard=(i, 3)) for i in range(3)]
-    joined = [
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_shards_make_up_the_batch(count: int) -> None:
+    whole = train(7, batch_size=12)
+    shards = [train(7, batch_size=12, shard=(i, count)) for i in range(count)]
+    assert_same(joined(shards), whole)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_an_epoch_of_all_shards_is_the_data_set(count: int) -> None:
+    source = Twenty()
+    shards = [train(5, source=source, batch_size=4, shard=(i, count)) for i in range(count)]
+    assert sorted(labels(itertools.chain(*shards))) == list(range(20))
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_resumed_run_continues_in_another_number_of_processes(count: int) -> None:
+    with closing(train_batches(Numbers(), value_and_noise, batch_size=4, seed=1)) as batches:
+        take(batches, 8)
+        state = json.loads(json.dumps(batches.get_state()))
+        expected = take(batches, 6)
+    shards = []
+    for i in range(count):
+        with closing(train_batches(Numbers(), value_and_noise, batch_size=4, seed=1, shard=(i, count))) as shard:
+            shard.set_state(state)
+            shards.append(take(shard, 6))
+    assert_same(joined(shards), expected)
+
+
+def joined(shards: list[list[dict[str, np.ndarray]]]) -> list[dict[str, np.ndarray]]:
+    """The batches that shards have parts of."""
+    return [
         {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} for parts in zip(*shards, strict=True)
     ]
-    assert_same(joined, whole)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 23, 24, 40])
@@ -225,10 +255,7 @@ def test_evaluation_sees_every_example_once_in_order(batch_size: int) -> None:
 def test_evaluation_shards_keep_step_and_make_up_the_batch(batch_size: int) -> None:
     whole = list(eval_batches(Numbers(), value, batch_size=batch_size))
     shards = [list(eval_batches(Numbers(), value, batch_size=batch_size, shard=(i, 4))) for i in range(4)]
-    joined = [
-        {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} for parts in zip(*shards, strict=True)
-    ]
-    assert_same(joined, whole)
+    assert_same(joined(shards), whole)
 
 
 @pytest.mark.parametrize("num_threads", [1, 3])
