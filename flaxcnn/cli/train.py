@@ -89,7 +89,10 @@ def _opened(folder: RunFolder, config: Config, experiment: Experiment) -> Iterat
 
 
 def _with_absolute_data(config: Config, folder: RunFolder) -> Config:
-    """The data's path as `evaluate` can read it from anywhere."""
+    """The data's path, and that of its decoded images, as `evaluate` can read them from anywhere."""
+    if config.data.cache not in (None, "memory"):
+        cache = str(Path(config.data.cache).absolute())
+        config = replace(config, data=replace(config.data, cache=cache))
     if config.data.path is None:
         return config
     path = Path(config.data.path).absolute()
