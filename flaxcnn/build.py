@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from flaxcnn import data, optim, schedules
-from flaxcnn.config import Config, ConfigError, from_dict
+from flaxcnn.config import Config, ConfigError, DataConfig, from_dict
 from flaxcnn.data.mixing import Mixing, choice, cutmix, mixup
 from flaxcnn.data.splits import Split
 from flaxcnn.errors import UserError
@@ -166,8 +166,18 @@ def build_source(config: Config, split: Split) -> data.Source:
     if settings.decoder == "opencv" and split == "train":
         return replace(source, decode=_opencv_decode())
     if settings.cache is not None:
-        return data.CachedSource(source, None if settings.cache == "memory" else settings.cache)
+        return data.CachedSource(source, _cache_folder(settings))
     return source
+
+
+def _cache_folder(settings: DataConfig) -> Path | None:
+    """Where decoded images are kept, but for memory."""
+    if settings.cache is None or settings.cache == "memory":
+        return None
+    folder = Path(settings.cache)
+    if settings.path is not None and folder.resolve().is_relative_to(Path(settings.path).resolve()):
+        raise ConfigError(f"data.cache {folder} lies within data.path {settings.path}; choose another folder")
+    return folder
 
 
 def _opencv_decode() -> Callable[[bytes, str], Any]:
