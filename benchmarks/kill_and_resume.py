@@ -218,7 +218,12 @@ def differences(one: Path, other: Path) -> list[str]:
 def final_arrays(workdir: Path) -> dict[str, np.ndarray]:
     """Everything in the last checkpoint by name."""
     step = max(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal())
-    state = ocp.StandardCheckpointer().restore(workdir.absolute() / "checkpoints" / str(step) / "state")
+    folder = workdir.absolute() / "checkpoints" / str(step) / "state"
+    checkpointer = ocp.PyTreeCheckpointer()
+    # As NumPy arrays, whatever devices they were on.
+    saved: Any = checkpointer.metadata(folder).item_metadata.tree
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
+    state = checkpointer.restore(folder, restore_args=as_numpy)
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 

@@ -17,6 +17,17 @@ from tests.cli.conftest import Command
 ROOT = Path(__file__).parents[2]
 
 
+def test_a_run_is_a_function_of_its_config(
+    command: Command, config_file: Path, run_folder: Path, tmp_path: Path
+) -> None:
+    """Whatever the number of threads that load images; another seed makes another run."""
+    words = ["--config", config_file, "--data.threads", 1]
+    assert command("train", *words, "--workdir", tmp_path / "again").status == 0
+    assert differences(run_folder, tmp_path / "again") == []
+    assert command("train", *words, "--workdir", tmp_path / "other", "--train.seed", 1).status == 0
+    assert "the records differ" in differences(run_folder, tmp_path / "other")
+
+
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
 )
