@@ -89,16 +89,16 @@ def _opened(folder: RunFolder, config: Config, experiment: Experiment) -> Iterat
 
 
 def _with_absolute_data(config: Config, folder: RunFolder) -> Config:
-    """The data's path, and that of its decoded images, as `evaluate` can read them from anywhere."""
-    if config.data.cache not in (None, "memory"):
-        cache = str(Path(config.data.cache).absolute())
-        config = replace(config, data=replace(config.data, cache=cache))
-    if config.data.path is None:
-        return config
-    path = Path(config.data.path).absolute()
-    if folder.path.resolve().is_relative_to(path.resolve()):
-        raise ConfigError(f"the run folder {folder.path} lies within data.path {path}; choose another --workdir")
-    return replace(config, data=replace(config.data, path=str(path)))
+    """The data's path, and its cache's, as `evaluate` can read them from anywhere."""
+    settings = config.data
+    if settings.cache is not None and settings.cache != "memory":
+        settings = replace(settings, cache=str(Path(settings.cache).absolute()))
+    if settings.path is not None:
+        path = Path(settings.path).absolute()
+        if folder.path.resolve().is_relative_to(path.resolve()):
+            raise ConfigError(f"the run folder {folder.path} lies within data.path {path}; choose another --workdir")
+        settings = replace(settings, path=str(path))
+    return replace(config, data=settings)
 
 
 def _train(config: Config, experiment: Experiment, devices: DataParallel, folder: RunFolder) -> int:
