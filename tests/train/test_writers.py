@@ -136,6 +136,7 @@ class RecordedRun:
 
 
 def test_weights_and_biases_is_told_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_run").mkdir()
     started, run = [], RecordedRun()
     package: Any = ModuleType("wandb")
     package.init = lambda **options: started.append(options) or run
@@ -169,6 +170,27 @@ def test_weights_and_biases_is_told_the_same(tmp_path: Path, monkeypatch: pytest
     package.init = refuse
     with pytest.raises(UserError, match=r"^train\.wandb: No API key configured\. Log in with"):
         WeightsAndBiases("digits", tmp_path / "another")
+
+
+@pytest.mark.slow
+def test_weights_and_biases_offline_keeps_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason="needs Weights & Biases (pip install 'flaxcnn[wandb]')")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for step in (2, 1):  # The second goes on, from an earlier step than the first had come to.
+        writer = WeightsAndBiases("digits", tmp_path)
+        writer.hyperparameters(VALUES)
+        writer.write({"step": step, "epoch": 1, "split": "train", "loss": 0.125 + step})
+        writer.picture(step, "picture", IMAGE)
+        writer.histograms(step, ARRAYS)
+        writer.close()
+    first, second = sorted((tmp_path / "wandb").glob("offline-run-*"))
+    name = (tmp_path / "wandb" / "run_id").read_text()
+    for folder, loss in ((first, b"2.125"), (second, b"1.125")):
+        kept = (folder / f"run-{name}.wandb").read_bytes()
+        for part in (b"train/loss", loss, b"constant", b"nesterov", b"digits"):
+            assert part in kept
+        (picture,) = folder.rglob("picture_*.png")
+        np.testing.assert_array_equal(np.asarray(Image.open(picture)), IMAGE)
 
 
 def test_weights_and_biases_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
