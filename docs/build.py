@@ -22,14 +22,13 @@ def build(site: Path) -> int:
         site: folder to write; what is there and has not changed is kept.
 
     Returns:
-        0, or Sphinx's exit status for the first language that failed.
+        0, or an exit status of Sphinx for a language that failed.
     """
+    status = 0
     for pages, options in ((site, []), (site / "zh", ["-t", "zh"])):
         doctrees = site.parent / f"{site.name}.doctrees" / pages.name
-        status = build_main(["-q", "-W", "--keep-going", *options, "-d", str(doctrees), str(DOCS), str(pages)])
-        if status:
-            return status
-    return 0
+        status |= build_main(["-q", "-W", "--keep-going", *options, "-d", str(doctrees), str(DOCS), str(pages)])
+    return status
 
 
 if __name__ == "__main__":

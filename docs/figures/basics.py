@@ -161,7 +161,7 @@ def optimizer_paths() -> Figure:
     losses = places[-1]
     for axes, (name, (optimizer, color)) in zip(places, OPTIMIZERS.items(), strict=False):
         points = path(optimizer)
-        axes.contour(x, y, heights, levels=np.geomspace(0.05, 10, 9), colors="#cccccc", linewidths=0.7)
+        axes.contour(x, y, heights, levels=np.geomspace(0.05, 8, 6), colors="#cccccc", linewidths=0.7)
         axes.plot(*points.T, "o-", color=color, markersize=2.5, linewidth=1.2, clip_on=True)
         axes.plot(0, 0, "+", color=BLACK, markersize=9)
         axes.set(xlim=(-9, 4), ylim=(-2.6, 2.6))

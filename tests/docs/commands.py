@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -15,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import flaxcnn.data
 from flaxcnn import create_model
 from flaxcnn.cli import command_line
-from flaxcnn.cli.main import COMMANDS, script
+from flaxcnn.cli.main import script
 from flaxcnn.config import Config
 from tests.data.pictures import photographs, real_images, write_idx
 from tests.data.test_archives import Cifar
@@ -28,7 +30,7 @@ from tests.variants import _FIXED_SIZES
 SMALL_BENCHMARKS = {
     "compare": "--models lenet --batch 2 --image-size 32 --rounds 1 --seconds 1",
     "convolution": "--batch 1 --repeats 1 --seconds 0 --only depthwise",
-    "degradation": "--depths 4 --epochs 1",
+    "degradation": "--depths 8 --epochs 1",
     "fine_tuning": "--image-size 32 --scratch-epochs 1",
     "guidelines": "--turns 1",
     "kill_and_resume": "--kills 1 --epochs 2",
@@ -36,28 +38,28 @@ SMALL_BENCHMARKS = {
     "loop_overhead": "--config configs/lenet.py --steps 2 --rounds 1",
 }
 # Programs that write into the repository, or want hours: that they are there, and answer --help, is all.
-ONLY_ASKED = ("models_table", "results_table")
+ONLY_ASKED = ("convergence", "imagenet_plan", "models_table", "results_table", "scaling")
 
 
 def commands(line: str) -> Iterator[str]:
     """The commands of a line of a page: options in brackets are given, of two the first; comments are dropped.
 
-    A line of nothing but flags is of `train`.
+    A line of nothing but flags is of `train`; one that a shell could not run is what a command has printed.
     """
     if not line.startswith("pip "):
         line = re.sub(r"\[(--[^\]|]*)(\|[^\]]*)?\]", r"\1", line)
     for part in line.split(" && "):
-        words = " ".join(shlex.quote(word) for word in shlex.split(part.partition(" > ")[0], comments=True))
-        if words.startswith("--"):
-            words = f"flaxcnn train --config configs/lenet.py --workdir runs/{abs(hash(words))} {words}"
-        if is_command(words):
-            yield words
+        if part.startswith("--"):
+            folder = re.sub(r"\W", "", part)[:60]
+            part = f"flaxcnn train --config configs/lenet.py --workdir runs/{folder} {part}"
+        if _is_command(part):
+            yield " ".join(map(shlex.quote, shlex.split(part.partition(" > ")[0], comments=True)))
 
 
-def is_command(words: str) -> bool:
+def _is_command(line: str) -> bool:
     """Whether a shell would find a program to run, after what is set for it."""
-    program = next((word for word in words.split() if not re.match(r"\w+=", word)), "")
-    return bool(re.fullmatch(r"[\w.-]+", program)) and (program in COMMANDS or shutil.which(program) is not None)
+    program = next((word for word in line.split() if not re.match(r"\w+=", word)), "")
+    return bool(re.fullmatch(r"[\w.-]+", program)) and (program == "flaxcnn" or shutil.which(program) is not None)
 
 
 def run(command: str) -> None:
@@ -76,12 +78,11 @@ def run(command: str) -> None:
 
 def _here(command: str, name: str) -> None:
     """One of flaxcnn's commands, in this process."""
-    words = [_at_home(word) for word in shlex.split(command.partition(name)[2].removeprefix(".py"))]
-    if words and words != ["--help"] and name in ("check", "find_lr") and "--steps" not in words:
+    words = shlex.split(command.partition(name)[2].removeprefix(".py")) or ["--help"]
+    words = [str(Path(word).expanduser()) if word.startswith("~/") else word for word in words]
+    if name in ("check", "find_lr") and words != ["--help"] and "--steps" not in words:
         words += ["--steps", "2"]
-    if not words:
-        words = ["--help"]
-    _make_runs(words)
+    _make_room(words)
     try:
         status = script(name, words)
     except SystemExit as end:
@@ -89,24 +90,18 @@ def _here(command: str, name: str) -> None:
     assert status == 0, command
 
 
-def _at_home(word: str) -> str:
-    return str(Path(word).expanduser()) if word.startswith("~/") else word
-
-
-def _make_runs(words: list[str]) -> None:
-    """Runs that a page takes for granted."""
+def _make_room(words: list[str]) -> None:
+    """Folders of runs for a command: none where it begins one, one where it takes one for granted."""
+    begun = None
     if "--config" in words:
         default = Path("runs", Path(words[words.index("--config") + 1]).stem)
-        if "--workdir" not in words and default.exists():
-            shutil.rmtree(default)
-        words = (
-            [word for word in words if word != words[words.index("--workdir") + 1]] if "--workdir" in words else words
-        )
+        begun = words[words.index("--workdir") + 1] if "--workdir" in words else str(default)
+        if "--workdir" not in words:
+            shutil.rmtree(default, ignore_errors=True)
     for word in words:
-        if re.fullmatch(r"runs/\w+", word) and not Path(word).exists():
-            model = word.removeprefix("runs/") if word == "runs/resnet50" else "lenet"
-            train = ["--config", "configs/lenet.py", "--model.name", model, "--workdir", word]
-            assert script("train", train) == 0
+        if re.fullmatch(r"runs/\w+", word) and word != begun and not Path(word).exists():
+            model = "resnet50" if word == "runs/resnet50" else "lenet"  # what a page's flags name beside it
+            assert script("train", ["--config", "configs/lenet.py", "--model.name", model, "--workdir", word]) == 0
 
 
 def _program(command: str, *more: str) -> None:
@@ -146,7 +141,9 @@ RULES: list[tuple[str, Callable[..., None]]] = [
     (r"pip install|apt-get install|tfds build|tensorboard|wandb", _not_run),
     (r"(?:\w+=\S+ )?pytest", _tests),
     (r"python -m tests\.golden (?:shapes|logits)$", _not_run),  # tests/docs/test_adding_a_model.py runs them
+    (r"python -m docs\.(?:build|figures)$", _not_run),  # tests/docs/test_site.py builds; figures are in the repository
     (r".*--(?:distributed\.coordinator|train\.wandb)", _parsed),
+    (r"flaxcnn --help$", lambda command: _program("python -m flaxcnn --help")),
     (r"(?:python scripts/|flaxcnn )(\w+)(?:\.py)?", _here),
     (r"python benchmarks/(\w+)\.py", _benchmark),
 ]
@@ -161,6 +158,7 @@ def stage(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """
     for name in ("scripts", "configs", "benchmarks", "flaxcnn", "tests"):
         (folder / name).symlink_to(ROOT / name)
+    (folder / "docs" / "images" / "guide").mkdir(parents=True)
     pictures = [picture.resize((96, 80)) for picture in photographs()]
     for name in ("PICTURE.jpg", "photos/a.jpg", "more/a.png", "chelsea.png", "coffee.png", "rocket.png"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -188,10 +186,14 @@ def stage(folder: Path, patch: pytest.MonkeyPatch) -> None:
             size = max(min(size, 64), create_model(config.model.name).min_image_size)
         path = {"fashion_mnist": "idx", "mnist": "idx", "cifar10": "."}.get(data.name, data.path)
         data = replace(data, image_size=size, path=path, batch_size=8, eval_batch_size=32, threads=1)
-        return replace(config, data=data, train=replace(train, steps=min(train.steps or 2, 2), epochs=1))
+        # An epoch is a step, so that warm-ups and the phases of unfreezing are gone through.
+        needed = math.ceil(max([config.optimizer.warmup_epochs, *config.optimizer.trainable.values()])) + 2
+        train = replace(train, steps=None, epochs=min(train.epochs, needed), eval_every=0)
+        return replace(config, data=data, train=train)
 
     override = command_line.override
     patch.setattr(command_line, "override", lambda *args, **kwargs: reduced(override(*args, **kwargs)))
+    patch.setattr(flaxcnn.data, "steps_per_epoch", lambda *args, **kwargs: 1)
     patch.setenv("HOME", str(folder))
     patch.setenv("JAX_COMPILATION_CACHE_DIR", "")
     patch.chdir(folder)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import unquote
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -59,7 +60,7 @@ class Page:
 
     @property
     def links(self) -> list[str]:
-        return [str(token.attrs["href"]) for token in self.inline if token.type == "link_open"]
+        return [unquote(str(token.attrs["href"])) for token in self.inline if token.type == "link_open"]
 
     @property
     def anchors(self) -> set[str]:
