@@ -328,9 +328,13 @@ def test_data_of_another_spelling_or_place_goes_on(
     folder.rename("moved")
     words = folder_words(Path("moved"))
     assert command("train", "--config", config_file, "--workdir", trained_on, *words).status == 0
+    words += ["--data.cache", "decoded"]
+    assert command("train", "--config", config_file, "--workdir", trained_on, *words).status == 0
+    monkeypatch.chdir(trained_on)
     result = command("evaluate", "--workdir", trained_on)
     assert result.status == 0
     assert "not the images" not in result.err
+    assert (folder.parent / "decoded").is_dir() and not Path("decoded").exists()
 
 
 def test_data_that_changed_is_refused(refused: Refused, config_file: Path, folder: Path, trained_on: Path) -> None:
