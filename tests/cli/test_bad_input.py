@@ -352,6 +352,24 @@ def test_a_run_within_the_data(refused: Refused, config_file: Path, folder: Path
     assert sorted(entry.name for entry in folder.iterdir()) == ["train", "val"]
 
 
+def test_a_cache_within_the_data(train_refused: Refused, folder: Path) -> None:
+    line = train_refused(*folder_words(folder), "--data.cache", folder / "decoded")
+    assert f"data.cache {folder / 'decoded'} lies within data.path {folder}; choose another folder" in line
+    assert sorted(entry.name for entry in folder.iterdir()) == ["train", "val"]
+
+
+def test_a_cache_is_found_from_anywhere(
+    command: Command, config_file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    words = [*folder_words(folder), "--data.cache", "decoded"]
+    assert command("train", "--config", config_file, "--workdir", "run", *words).status == 0
+    assert len(list((folder.parent / "decoded").iterdir())) == 12
+    monkeypatch.chdir(folder)
+    assert command("evaluate", "--workdir", folder.parent / "run").status == 0
+    assert sorted(entry.name for entry in folder.iterdir()) == ["train", "val"]
+
+
 def test_a_folder_of_other_files_is_no_run_folder(refused: Refused, config_file: Path, tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").touch()
     line = refused("train", "--config", config_file, "--workdir", tmp_path)
