@@ -26,7 +26,7 @@ from flaxcnn.cli.command_line import Parser
 from flaxcnn.cli.details import Details
 from flaxcnn.cli.environment import set_up_jax
 from flaxcnn.cli.evaluate import evaluate_run, held_out, read_run
-from flaxcnn.cli.show_data import draw_batch, label_text
+from flaxcnn.cli.show_data import batch_figure, label_text
 from flaxcnn.cli.trained import TrainedRun, add_checkpoint_argument
 from flaxcnn.config import ConfigError
 from flaxcnn.data.check import class_counts
@@ -102,7 +102,7 @@ def _report(run: TrainedRun, which: str, variables: Mapping[str, Any], folder: P
     draw_curves(records, folder / "curves.png", steps_per_epoch=epoch_length(records))
     counts = {"training": class_counts(train), "held out": class_counts(source)}
     transform = build_train_transform(run.config, run.model)
-    draw_batch(run.config, train, transform, counts, folder / "samples.png", images=_SAMPLES)
+    batch_figure(run.config, train, transform, counts, images=_SAMPLES).savefig(folder / "samples.png")
     _draw_grad_cam(run, variables, source, folder / "grad_cam.png")
     numbers = {which: json.loads((folder / "summary.json").read_text())}
     numbers |= {f"step {r['step']:,}, in training": r for r in _evaluations(records)[-1:]}
