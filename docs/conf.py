@@ -27,7 +27,10 @@ project = "flaxcnn"
 version = release = importlib.metadata.version("flaxcnn")
 language = "zh_CN" if in_chinese else "en"
 source_suffix = {".zh.md" if in_chinese else ".md": "markdown"}
-exclude_patterns = [] if in_chinese else ["**.zh.md"]
+_pages = Path(__file__).parent.rglob("*.md")
+exclude_patterns = [
+    str(page.relative_to(Path(__file__).parent)) for page in _pages if (".zh" in page.suffixes) != in_chinese
+]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 myst_enable_extensions = ["dollarmath", "html_image"]
