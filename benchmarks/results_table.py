@@ -86,8 +86,9 @@ def train(name: str) -> dict[str, float]:
         command = [sys.executable, "scripts/train.py", "--config", str(CONFIG), "--model.name", name]
         if name in OPTIONS:
             command += ["--model.options", *(str(word) for option in OPTIONS[name].items() for word in option)]
-        # One evaluation and one checkpoint, which do not change the training.
-        command += ["--device", "cpu", "--workdir", workdir, "--train.eval_every", str(config(name).train.epochs)]
+        # One evaluation and one checkpoint, which do not change the training, and no report.
+        command += ["--train.eval_every", str(config(name).train.epochs), "--train.report", "False"]
+        command += ["--device", "cpu", "--workdir", workdir]
         subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
         *_, last = map(json.loads, (Path(workdir) / "metrics.jsonl").read_text().splitlines())
     return {"top1": last["top1"], "loss": last["loss"]}
