@@ -201,8 +201,12 @@ class TrainConfig:
         "top1", "top5", "loss", "average_top1", "average_top5", "average_loss", "mean_average_precision", "f1"
     ] = "top1"
     """By which the best checkpoint is chosen; `average_` is of the moving average."""
+    report: bool = True
+    """Whether the end writes `report.html`, by an evaluation of the best checkpoint; several processes write none."""
     profile: tuple[int, int] | None = None
     """The first and last step to record for TensorBoard's profiler, in `profile/` of the run's folder."""
+    wandb: str | None = None
+    """The project of Weights & Biases that is shown what TensorBoard is; none if None."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +256,8 @@ class Config:
 
 
 RESUMABLE = (
-    *("workdir", "device", "train.keep", "train.save_every", "train.max_minutes", "train.profile"),
+    *("workdir", "device", "train.keep", "train.save_every", "train.max_minutes"),
+    *("train.profile", "train.report", "train.wandb"),
     *("data.path", "data.download", "data.cache", "data.threads", "data.eval_batch_size", "data.views"),
     *("distributed.coordinator", "distributed.num_processes", "distributed.process_id"),
 )
@@ -295,6 +300,7 @@ _RANGES = {
     "train.ema_decay": ("at least 0 and below 1", lambda v: v is None or 0 <= v < 1),
     "train.ema_steps": ("1 or more", lambda v: v >= 1),
     "train.accumulate": ("1 or more", lambda v: v >= 1),
+    "train.wandb": ("the name of a project", lambda v: v != ""),
     "train.profile": ("a first step of 1 or more and one no earlier", lambda v: v is None or 1 <= v[0] <= v[1]),
     "distill.temperature": ("above 0", lambda v: 0 < v < float("inf")),
     "distill.weight": ("from 0 to 1", lambda v: 0 <= v <= 1),

@@ -16,7 +16,7 @@ from flaxcnn.cli.details import Details
 from flaxcnn.cli.environment import set_up_jax
 from flaxcnn.cli.trained import TrainedRun, add_run_arguments
 from flaxcnn.config import Config, ConfigError
-from flaxcnn.inference import evaluate, evaluate_with_logits, make_eval_step
+from flaxcnn.inference import evaluate, evaluate_with_outputs, make_eval_step
 from flaxcnn.inference.predict import sigmoid, softmax
 from flaxcnn.train.parallel import DataParallel
 from flaxcnn.train.writers import describe
@@ -117,7 +117,9 @@ def evaluate_run(
         result = evaluate(devices.jit(step_of()), *put)
         assert result is not None  # nothing interrupts it
         return result
-    result, logits, labels = evaluate_with_logits(devices.jit(step_of(keep_logits=True)), *put)
+    found = evaluate_with_outputs(devices.jit(step_of(keep="logits")), *put)
+    assert found is not None  # nothing interrupts it
+    result, logits, labels = found
     probabilities = (softmax if exclusive else sigmoid)(logits)
     details.write(result, source, logits, probabilities, labels)
     return result

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flaxcnn import data
-from flaxcnn.build import build_model, build_preprocessing, build_source, build_train_transform
+from flaxcnn.build import build_model, build_preprocessing, build_sources, build_train_transform
 from flaxcnn.cli.command_line import Parser, read_config
 from flaxcnn.config import Config, ConfigError
 from flaxcnn.data.check import class_counts
 from flaxcnn.data.statistics import channel_statistics
 from flaxcnn.data.transforms import to_pixels
-from flaxcnn.visual.samples import draw_samples
+from flaxcnn.visual.samples import samples_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DESCRIPTION = """Show what the network sees in training: a picture of augmented samples with their labels and of the
 class balance, and the mean and the deviation of each channel.
@@ -34,11 +37,11 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(f"--images must be 1 or more, not {known.images}")
     if not known.out.endswith(".png"):
         raise ConfigError(f"--out must end in .png: {known.out}")
-    sources = {split: build_source(config, split) for split in ("train", "val")}
-    train, model = sources["train"], build_model(config, len(sources["train"].class_names))
+    train, val = build_sources(config)
+    model = build_model(config, len(train.class_names))
     transform, preprocessing = build_train_transform(config, model), build_preprocessing(config, model)
-    counts = {split: class_counts(source) for split, source in sources.items()}
-    draw_batch(config, train, transform, counts, Path(known.out), images=known.images)
+    counts = {split: class_counts(source) for split, source in (("train", train), ("val", val))}
+    batch_figure(config, train, transform, counts, images=known.images).savefig(known.out)
     _print_counts(counts)
     mean, std = (np.asarray(values, np.float32) for values in (transform.mean, transform.std))
     if transform.channels == 1:
@@ -52,24 +55,22 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def draw_batch(
+def batch_figure(
     config: Config,
     train: data.Source,
     transform: data.TrainTransform,
     counts: Mapping[str, Mapping[str, int]],
-    path: Path,
     *,
     images: int,
-) -> None:
-    """Draw the first batch of the training that a config describes, and the class balance.
+) -> Figure:
+    """The first images of the training that a config describes, as it sees them, and the class balance.
 
     Args:
         config: of the training.
         train: its examples.
         transform: its views of them.
         counts: split -> class -> images.
-        path: of the PNG to write.
-        images: in the batch, where there are as many.
+        images: to show, where there are as many.
     """
     batches = data.train_batches(
         train,
@@ -84,7 +85,7 @@ def draw_batch(
     batches.close()
     pixels = to_pixels(batch["image"], transform.mean, transform.std)
     pixels = np.broadcast_to(pixels, (*pixels.shape[:3], 3))  # grey too
-    draw_samples(pixels, [label_text(train, row) for row in batch["label"]], counts, path, columns=_COLUMNS)
+    return samples_figure(pixels, [label_text(train, row) for row in batch["label"]], counts, columns=_COLUMNS)
 
 
 def label_text(source: data.Source, row: np.ndarray) -> str:

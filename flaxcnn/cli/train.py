@@ -29,17 +29,28 @@ from flaxcnn.build import (
     initial_state,
     with_weights,
 )
+from flaxcnn.cli.boards import Pictures
 from flaxcnn.cli.command_line import read_config
 from flaxcnn.cli.environment import join_processes, set_up_jax
+from flaxcnn.cli.report import write_report
 from flaxcnn.config import RESUMABLE, Config, ConfigError
-from flaxcnn.inference import evaluate, make_eval_step
+from flaxcnn.inference import evaluate, evaluate_with_outputs, make_eval_step
 from flaxcnn.train import TrainState, in_phases
 from flaxcnn.train.checkpoint import CheckpointError, Checkpoints
 from flaxcnn.train.loop import EarlyStopping, Progress, stop_signal, train
 from flaxcnn.train.parallel import DataParallel, SharedStop
 from flaxcnn.train.profile import profiled
 from flaxcnn.train.run import RunFolder
-from flaxcnn.train.writers import Console, JsonLines, TensorBoard, Writer, describe, read_records
+from flaxcnn.train.writers import (
+    Board,
+    Console,
+    JsonLines,
+    TensorBoard,
+    WeightsAndBiases,
+    Writer,
+    describe,
+    read_records,
+)
 from flaxcnn.visual.curves import draw_curves
 
 DESCRIPTION = "Train a model. The same command again goes on where the run stopped."
@@ -89,13 +100,16 @@ def _opened(folder: RunFolder, config: Config, experiment: Experiment) -> Iterat
 
 
 def _with_absolute_data(config: Config, folder: RunFolder) -> Config:
-    """The data's path as `evaluate` can read it from anywhere."""
-    if config.data.path is None:
-        return config
-    path = Path(config.data.path).absolute()
-    if folder.path.resolve().is_relative_to(path.resolve()):
-        raise ConfigError(f"the run folder {folder.path} lies within data.path {path}; choose another --workdir")
-    return replace(config, data=replace(config.data, path=str(path)))
+    """The data's path, and its cache's, as `evaluate` can read them from anywhere."""
+    settings = config.data
+    if settings.cache is not None and settings.cache != "memory":
+        settings = replace(settings, cache=str(Path(settings.cache).absolute()))
+    if settings.path is not None:
+        path = Path(settings.path).absolute()
+        if folder.path.resolve().is_relative_to(path.resolve()):
+            raise ConfigError(f"the run folder {folder.path} lies within data.path {path}; choose another --workdir")
+        settings = replace(settings, path=str(path))
+    return replace(config, data=settings)
 
 
 def _train(config: Config, experiment: Experiment, devices: DataParallel, folder: RunFolder) -> int:
@@ -130,15 +144,18 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
             console.say(f"resuming from step {start} of {schedule.total}")
         signalled = cleanup.enter_context(stop_signal())
         stop = SharedStop(devices, lambda: signalled() or time.monotonic() >= deadline)
-        step, evaluate_state = _compile(config, experiment, devices, state, console, stop)
         files: list[Writer] = []
+        boards: list[Board] = []
         if is_first:
-            files = [
-                JsonLines(folder.metrics, resume_step=start, evaluated=progress.evaluated),
-                TensorBoard(folder.tensorboard, resume_step=start),
-            ]
-        for file in files:
-            cleanup.callback(file.close)
+            files = [JsonLines(folder.metrics, resume_step=start, evaluated=progress.evaluated)]
+            boards = [TensorBoard(folder.tensorboard, resume_step=start)]
+            if config.train.wandb is not None:
+                boards.append(WeightsAndBiases(config.train.wandb, folder.path))
+        for writer in (*files, *boards):
+            cleanup.callback(writer.close)
+        pictures = Pictures(boards, config, experiment)
+        pictures.begin(start)
+        step, evaluate_state = _compile(config, experiment, devices, state, console, stop, pictures)
         cleanup.callback(batches.close)
         cleanup.callback(checkpoints.close)
         if config.train.profile is not None and is_first:
@@ -152,7 +169,7 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
             put_batch=devices.put_batch,
             evaluate=evaluate_state,
             checkpoints=checkpoints,
-            writers=[console, *files],
+            writers=[console, *files, *boards],
             learning_rate=experiment.learning_rate,
             progress=progress,
             early_stopping=early_stopping,
@@ -171,6 +188,10 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
         console.say(f"ended at step {done}: {config.train.best_metric} got no better in {progress.waited} evaluations")
     if is_first:
         _print_result(folder)
+        # Another process's part of the devices takes no part in it.
+        if config.train.report and jax.process_count() == 1 and (done > start or not folder.report.exists()):
+            write_report(folder)
+            print(f"report in {folder.report}")
     return 0
 
 
@@ -181,6 +202,7 @@ def _compile(
     state: TrainState,
     console: Console,
     stop: Callable[[], bool],
+    pictures: Pictures,
 ) -> tuple[Callable[..., Any], Callable[[TrainState], dict[str, float] | None]]:
     """The training step and the evaluation, compiled ahead of the first batch."""
     view = experiment.preprocessing
@@ -207,7 +229,7 @@ def _compile(
         except ValueError as error:  # a batch or an image that the network cannot be trained with
             raise ConfigError(f"data.batch_size {config.data.batch_size}, image size {view.size}: {error}") from error
     compiled = in_phases(steps, int(state.step))
-    eval_step = devices.jit(make_eval_step(experiment.model, loss=evaluation_loss(config)))
+    eval_step = devices.jit(make_eval_step(experiment.model, loss=evaluation_loss(config), keep="predictions"))
     padded = batch_of(eval_batch_size, mask=np.zeros(eval_batch_size, np.float32))
     eval_step = eval_step.lower(state.variables, padded).compile()
     console.say(f"compiled in {time.monotonic() - began:.1f} s")
@@ -215,7 +237,7 @@ def _compile(
     def train_step(state: TrainState, batch: Any) -> Any:
         return compiled(state, batch, *teacher)
 
-    def evaluate_variables(variables: Any) -> dict[str, float] | None:
+    def held_out() -> Iterator[dict[str, jax.Array]]:
         batches = data.eval_batches(
             experiment.val_source,
             experiment.preprocessing,
@@ -223,15 +245,15 @@ def _compile(
             num_threads=config.data.threads,
             shard=(jax.process_index(), jax.process_count()),
         )
-        return evaluate(eval_step, variables, map(devices.put_batch, batches), interrupted=stop)
+        return map(devices.put_batch, batches)
 
     def evaluate_state(state: TrainState) -> dict[str, float] | None:
-        result = evaluate_variables(state.variables)
-        if result is None or not state.average:
-            return result
-        averaged = evaluate_variables(state.average)
-        if averaged is None:
+        found = evaluate_with_outputs(eval_step, state.variables, held_out(), interrupted=stop)
+        averaged = evaluate(eval_step, state.average, held_out(), interrupted=stop) if found and state.average else {}
+        if found is None or averaged is None:
             return None
+        result, predicted, labels = found
+        pictures.evaluated(state, predicted, labels)
         return {**result, **{f"average_{name}": averaged[name] for name in averaged if name != "examples"}}
 
     return train_step, evaluate_state

@@ -8,7 +8,7 @@ from flaxcnn.inference.attribution import (
     occlusion,
     saliency,
 )
-from flaxcnn.inference.evaluate import evaluate, evaluate_with_logits, make_eval_step
+from flaxcnn.inference.evaluate import evaluate, evaluate_with_outputs, make_eval_step
 from flaxcnn.inference.features import feature_maps, features
 from flaxcnn.inference.units import dead_units, make_fired_step, relu_outputs
 
@@ -16,7 +16,7 @@ __all__ = [
     "dead_units",
     "default_layer",
     "evaluate",
-    "evaluate_with_logits",
+    "evaluate_with_outputs",
     "feature_maps",
     "features",
     "grad_cam",

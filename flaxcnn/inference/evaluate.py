@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -18,7 +18,11 @@ EvalStep = Callable[[Any, Mapping[str, Array]], dict[str, Array]]
 
 
 def make_eval_step(
-    model: Classifier, *, loss: Loss = softmax_cross_entropy, exclusive: bool = True, keep_logits: bool = False
+    model: Classifier,
+    *,
+    loss: Loss = softmax_cross_entropy,
+    exclusive: bool = True,
+    keep: Literal["sums", "predictions", "logits"] = "sums",
 ) -> EvalStep:
     """Make a pure evaluation step.
 
@@ -26,13 +30,13 @@ def make_eval_step(
         model: from `create_model`.
         loss: logits and labels to one value an example.
         exclusive: whether an image has one class: see `logits_of`.
-        keep_logits: for `evaluate_with_logits`.
+        keep: `predictions` or `logits` of every example, for `evaluate_with_outputs`.
 
     Returns:
         A function of variables and a padded batch (`image` (n, h, w, c), or (n, views, h, w, c) to have the answers
         for several views averaged, `label` int (n,) or floats (n, classes), `mask` float (n,), 0 for padding) to the
-        sums of `loss`, `top1` and `top5` over the real examples, and their `count`. Where labels are floats, or with
-        `keep_logits`, to the examples' `logits`, `label` and `mask` too.
+        sums of `loss`, `top1` and `top5` over the real examples, and their `count`. To keep more, to the examples'
+        `outputs`, `label` and `mask` too: outputs are logits (also where labels are floats) or predicted classes (n,).
     """
 
     def step(variables: Any, batch: Mapping[str, Array]) -> dict[str, Array]:
@@ -44,9 +48,10 @@ def make_eval_step(
             "top5": (in_top_k(logits, labels, 5) * mask).sum(),
             "count": mask.sum(),
         }
-        if not keep_logits and labels.ndim == 1:
+        if keep == "sums" and labels.ndim == 1:
             return sums
-        return {**sums, "logits": logits, "label": labels, "mask": mask}
+        outputs = logits.argmax(axis=1) if keep == "predictions" and labels.ndim == 1 else logits
+        return {**sums, "outputs": outputs, "label": labels, "mask": mask}
 
     return step
 
@@ -74,23 +79,30 @@ def evaluate(
     return None if ran is None else _result(*ran)
 
 
-def evaluate_with_logits(
-    step: EvalStep, variables: Any, batches: Iterable[Mapping[str, Any]]
-) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
+def evaluate_with_outputs(
+    step: EvalStep,
+    variables: Any,
+    batches: Iterable[Mapping[str, Any]],
+    *,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> tuple[dict[str, float], np.ndarray, np.ndarray] | None:
     """Evaluate over all batches, and keep what the network says of each example.
 
     Args:
-        step: from `make_eval_step(..., keep_logits=True)`, jitted.
+        step: from `make_eval_step(..., keep="logits")` or `keep="predictions"`, jitted.
         variables: the model's.
         batches: as for `evaluate`.
+        interrupted: likewise.
 
     Returns:
-        What `evaluate` returns; float32 logits (n, classes); labels (n,) or (n, classes).
+        What `evaluate` returns; float32 logits (n, classes) or predicted classes (n,); labels (n,) or (n, classes).
+        None if interrupted.
     """
-    ran = _run(step, variables, batches, lambda: False)
-    assert ran is not None  # nothing interrupts it
-    logits, labels = map(np.concatenate, zip(*ran[1], strict=True))
-    return _result(*ran), logits, labels
+    ran = _run(step, variables, batches, interrupted)
+    if ran is None:
+        return None
+    outputs, labels = map(np.concatenate, zip(*ran[1], strict=True))
+    return _result(*ran), outputs, labels
 
 
 _Parts = list[tuple[np.ndarray, np.ndarray]]
@@ -99,7 +111,7 @@ _Parts = list[tuple[np.ndarray, np.ndarray]]
 def _run(
     step: EvalStep, variables: Any, batches: Iterable[Mapping[str, Any]], interrupted: Callable[[], bool]
 ) -> tuple[dict[str, float], _Parts] | None:
-    """The sums over all batches, and the logits and labels of each where the step returns them."""
+    """The sums over all batches, and the outputs and labels of each where the step returns them."""
     sums: dict[str, float] = {}
     parts: _Parts = []
     previous: dict[str, Array] | None = None
@@ -124,8 +136,9 @@ def _add(sums: dict[str, float], parts: _Parts, metrics: dict[str, Array] | None
     if metrics is None:
         return
     values = jax.device_get(metrics)
-    if "logits" in values:
-        real = values.pop("mask") > 0
-        parts.append((values.pop("logits")[real].astype(np.float32), values.pop("label")[real]))
+    if "outputs" in values:
+        real, outputs = values.pop("mask") > 0, values.pop("outputs")
+        outputs = outputs if outputs.ndim == 1 else outputs.astype(np.float32)
+        parts.append((outputs[real], values.pop("label")[real]))
     for name, value in values.items():
         sums[name] = sums.get(name, 0.0) + float(value)

@@ -1,4 +1,4 @@
-"""Where a run's records go: a file of JSON lines, TensorBoard, the terminal."""
+"""Where a run's records go: a file of JSON lines, TensorBoard, Weights & Biases, the terminal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TextIO
+
+import numpy as np
+
+from flaxcnn.errors import UserError
 
 Record = Mapping[str, Any]
 """`step`, `epoch`, `split` ("train" or "eval") and the numbers measured there."""
@@ -36,6 +40,22 @@ class Writer(Protocol):
 
     def close(self) -> None:
         """Finish."""
+        ...
+
+
+class Board(Writer, Protocol):
+    """Shows a training in a browser: its numbers, and what is no number."""
+
+    def hyperparameters(self, values: Mapping[str, bool | float | str]) -> None:
+        """Take what the run was configured with, by name."""
+        ...
+
+    def picture(self, step: int, name: str, image: np.ndarray) -> None:
+        """Take a picture, uint8 (h, w, 3)."""
+        ...
+
+    def histograms(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take arrays of finite numbers, by name, to show how their values are distributed."""
         ...
 
 
@@ -73,8 +93,16 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1]]
 
 
+_BINS = 64
+
+
+def _scalars(record: Record) -> dict[str, float]:
+    """A record's numbers as `split/name`."""
+    return {f"{record['split']}/{k}": v for k, v in record.items() if k not in ("step", "epoch", "split")}
+
+
 class TensorBoard:
-    """Writes each number as a scalar `split/name`.
+    """Writes event files: each number as a scalar `split/name`, and what a `Board` takes.
 
     Args:
         folder: where event files go.
@@ -85,16 +113,110 @@ class TensorBoard:
         from tensorboardX import SummaryWriter
 
         self._writer = SummaryWriter(str(folder), purge_step=resume_step + 1)
+        self._resume_step = resume_step
 
     def write(self, record: Record) -> None:
         """Write a record's numbers."""
-        for name, value in record.items():
-            if name not in ("step", "epoch", "split"):
-                self._writer.add_scalar(f"{record['split']}/{name}", value, record["step"])
+        for name, value in _scalars(record).items():
+            self._writer.add_scalar(name, value, record["step"])
+
+    def hyperparameters(self, values: Mapping[str, bool | float | str]) -> None:
+        """Write the run's row of the table that compares runs."""
+        from tensorboardX.summary import hparams
+
+        # Of the three parts, the one of this run: which columns there are, TensorBoard finds over all runs.
+        _, own, _ = hparams(dict(values), {})
+        self._writer._get_file_writer().add_summary(own, self._resume_step)
+
+    def picture(self, step: int, name: str, image: np.ndarray) -> None:
+        """Write a picture."""
+        self._writer.add_image(name, image, step, dataformats="HWC")
+
+    def histograms(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write a histogram an array."""
+        for name, array in arrays.items():
+            values = np.ravel(array).astype(np.float64)
+            counts, edges = np.histogram(values, _BINS)
+            self._writer.add_histogram_raw(
+                name,
+                min=values.min(),
+                max=values.max(),
+                num=values.size,
+                sum=values.sum(),
+                sum_squares=values @ values,
+                bucket_limits=edges[1:].tolist(),
+                bucket_counts=counts.tolist(),
+                global_step=step,
+            )
 
     def close(self) -> None:
         """Flush and close the event file."""
         self._writer.close()
+
+
+class WeightsAndBiases:
+    """Logs to Weights & Biases what TensorBoard shows, under the same names.
+
+    Where and whether it sends anything is the package's own business: `WANDB_MODE=offline` in the environment keeps all
+    of it in the folder `wandb/`, for `wandb sync`.
+
+    Args:
+        project: name of the project.
+        folder: of the run; its name is the run's name, and a run that goes on is the same one there.
+
+    Raises:
+        UserError: when the package is not installed, nobody is logged in, or the server does not answer.
+    """
+
+    def __init__(self, project: str, folder: Path):
+        try:
+            import wandb
+        except ImportError as error:
+            raise UserError("train.wandb needs Weights & Biases: pip install 'flaxcnn[wandb]'") from error
+        self._wandb = wandb
+        name_of_run = folder / "wandb" / "run_id"
+        try:
+            self._run = wandb.init(
+                project=project,
+                dir=folder,
+                name=folder.resolve().name,
+                id=name_of_run.read_text() if name_of_run.exists() else None,
+                resume="allow",
+                settings=wandb.Settings(console="off", silent=True),
+            )
+        except wandb.Error as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"train.wandb: {reason} Log in with `wandb login`, or set WANDB_MODE=offline in the environment"
+            ) from error
+        name_of_run.parent.mkdir(exist_ok=True)
+        name_of_run.write_text(self._run.id)
+        # Steps of the training, not of the calls here: a run that goes on may repeat some.
+        self._run.define_metric("*", step_metric="step")
+
+    def write(self, record: Record) -> None:
+        """Log a record's numbers."""
+        self._run.log({"step": record["step"], **_scalars(record)})
+
+    def hyperparameters(self, values: Mapping[str, bool | float | str]) -> None:
+        """Keep them as the run's config."""
+        self._run.config.update(dict(values), allow_val_change=True)
+
+    def picture(self, step: int, name: str, image: np.ndarray) -> None:
+        """Log a picture."""
+        self._run.log({"step": step, name: self._wandb.Image(image)})
+
+    def histograms(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Log a histogram an array."""
+        drawn = {
+            name: self._wandb.Histogram(np_histogram=np.histogram(np.asarray(array, np.float64), _BINS))
+            for name, array in arrays.items()
+        }
+        self._run.log({"step": step, **drawn})
+
+    def close(self) -> None:
+        """Send what is left, and end the run there."""
+        self._run.finish()
 
 
 class Console:

@@ -38,7 +38,7 @@ def confusion_figure(confusion: np.ndarray, class_names: Sequence[str]) -> Figur
     if font >= _SMALLEST_FONT:
         _draw_shares(axes, confusion, font)
     else:
-        _draw_counts(figure, axes, confusion)
+        _draw_counts(figure, axes, confusion, pixels=_DPI * side / n)
     if n <= _MOST_NAMES:
         names = [shorten(name) for name in class_names]
         style: Any = {"fontsize": min(9.0, 72 * side / n * 0.9), "parse_math": False}
@@ -65,16 +65,19 @@ def _draw_shares(axes: Any, confusion: np.ndarray, font: float) -> None:
         axes.text(column, row, str(confusion[row, column]), ha="center", va="center", color=colour, fontsize=font)
 
 
-def _draw_counts(figure: Figure, axes: Any, confusion: np.ndarray) -> None:
+def _draw_counts(figure: Figure, axes: Any, confusion: np.ndarray, *, pixels: float) -> None:
+    """Colours of counts, in cells of so many pixels."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap, LogNorm
+    from scipy.ndimage import maximum_filter
 
-    # Without its palest third: a single mistake must stand out from the white of none.
-    blues = ListedColormap(colormaps["Blues"](np.linspace(0.35, 1, 256)))
-    shown = np.ma.masked_equal(confusion, 0)
+    # Without its paler half: a single mistake must stand out from the white of none.
+    blues = ListedColormap(colormaps["Blues"](np.linspace(0.5, 1, 256)))
+    # Where a cell is a speck, its neighbours take its colour, so that a mistake is three pixels wide.
+    shown = np.ma.masked_equal(maximum_filter(confusion, 3) if pixels < 2 else confusion, 0)
     norm = LogNorm(1, max(confusion.max(), 2))
     image = axes.imshow(shown, cmap=blues, norm=norm, interpolation="nearest")
-    figure.colorbar(image, ax=axes, shrink=0.7, label="images (none: white)")
+    figure.colorbar(image, ax=axes, shrink=0.7, label="images (none: white)", format="{x:,.0f}")
 
 
 def reliability_figure(calibration: Calibration) -> Figure:

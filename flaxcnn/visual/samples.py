@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flaxcnn.visual.grid import draw_grid
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _COLORS = ("#0072B2", "#D55E00", "#009E73")  # Okabe and Ito's blue, vermilion, green
 _MOST_CLASSES = 40
 
 
-def draw_samples(
-    images: np.ndarray, labels: Sequence[str], counts: Mapping[str, Mapping[str, int]], path: Path, *, columns: int
-) -> None:
-    """Draw a grid of images with their labels, and beside it the class balance.
+def samples_figure(
+    images: np.ndarray, labels: Sequence[str], counts: Mapping[str, Mapping[str, int]], *, columns: int
+) -> Figure:
+    """A grid of images with their labels, and beside it the class balance.
 
     Args:
         images: (n, h, w, 3) in [0, 1].
         labels: n names.
         counts: split -> class -> images.
-        path: of the PNG to write.
         columns: of the grid.
     """
     from matplotlib.figure import Figure
@@ -34,7 +35,7 @@ def draw_samples(
     left, right = parts
     draw_grid(left, [*images], labels, columns=columns)
     _draw_counts(right.subplots(), counts)
-    figure.savefig(path)
+    return figure
 
 
 def _draw_counts(axes: Any, counts: Mapping[str, Mapping[str, int]]) -> None:
@@ -49,5 +50,5 @@ def _draw_counts(axes: Any, counts: Mapping[str, Mapping[str, int]]) -> None:
     axes.set_yticks(np.arange(len(shown)), shown, fontsize=7, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlabel("images")
-    axes.set_title(f"the largest {len(shown)} of {len(totals)} classes" if len(shown) < len(totals) else "classes")
-    axes.legend()
+    title = f"the largest {len(shown)} of {len(totals)} classes" if len(shown) < len(totals) else "classes"
+    axes.legend(title=title, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(counts), frameon=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 from flaxcnn.data import digits
 from tests.cli.conftest import Command, records
+from tests.events import hyperparameters_of, values_of
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
@@ -56,6 +58,23 @@ def test_the_records_of_a_run(run_folder: Path) -> None:
             assert set(record) == common | {"top5", "examples"}
             assert record["examples"] == 359
     assert records(run_folder)[-1]["top1"] > 0.85
+
+
+def test_tensorboard_shows_a_run(run_folder: Path) -> None:
+    folder = run_folder / "tensorboard"
+    scalars, images = values_of(folder, "simple_value"), values_of(folder, "image")
+    assert scalars["eval/top1", 44] == pytest.approx(records(run_folder)[-1]["top1"])
+    assert {("samples", 0), ("confusion", 44)} <= images.keys()
+    for image in images.values():
+        pixels = np.asarray(Image.open(io.BytesIO(image.encoded_image_string)))
+        assert pixels.shape == (image.height, image.width, 3)
+        assert pixels.std() > 5  # something is drawn
+    kernels = {tag: histogram for (tag, step), histogram in values_of(folder, "histo").items() if step == 44}
+    assert len(kernels) == 10  # kernels and biases of LeNet's layers
+    assert kernels["parameters/conv1.kernel"].num == 5 * 5 * 3 * 16
+    values = hyperparameters_of(folder)
+    assert (values["model.name"], values["optimizer.learning_rate"]) == ("lenet", 0.002)
+    assert "workdir" not in values
 
 
 def test_training_says_what_it_does(command: Command, config_file: Path, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""What a network looks at is what PyTorch's hooks and gradients say of the same weights, to 1e-9 of the largest."""
+"""What a network looks at is what PyTorch says of the same weights: its hooks and gradients, to 1e-9 of the largest,
+and Captum, which keeps its points and weights of integration in float32, to 1e-5."""
 
 from __future__ import annotations
 
@@ -11,9 +12,16 @@ import numpy as np
 import pytest
 
 from flaxcnn import create_model, from_torch
-from flaxcnn.inference import grad_cam, grad_cam_plus_plus, integrated_gradients, occlusion, saliency
+from flaxcnn.inference import (
+    default_layer,
+    grad_cam,
+    grad_cam_plus_plus,
+    integrated_gradients,
+    occlusion,
+    saliency,
+)
 from tests.references import make_images, randomise, relative_error, to_nchw, torch, torch_reference
-from tests.variants import training_size
+from tests.variants import FAMILIES, training_size
 
 CLASSES = [3, 8]
 
@@ -21,7 +29,10 @@ CLASSES = [3, 8]
 @pytest.fixture(scope="module", params=["lenet", pytest.param("resnet18", marks=pytest.mark.slow)])
 def pair(request: pytest.FixtureRequest) -> tuple[Any, Any, Any, np.ndarray]:
     """A model, its variables, the PyTorch reference with the same weights, images."""
-    name = request.param
+    return make_pair(request.param)
+
+
+def make_pair(name: str) -> tuple[Any, Any, Any, np.ndarray]:
     torch.manual_seed(0)
     reference = torch_reference(name, num_classes=10).double()
     randomise(reference, to_nchw(make_images(training_size(name), batch=8)))
@@ -122,3 +133,29 @@ def test_grad_cam_plus_plus(pair: Any) -> None:
     weights = (alpha * gradient.relu()).sum(dim=(2, 3), keepdim=True)
     cam = (output * weights).sum(dim=1).relu()
     assert relative_error(explained(grad_cam_plus_plus, pair), cam) <= 1e-9
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(n, marks=[] if n == "lenet" else pytest.mark.slow) for n in FAMILIES]
+)
+def of_family(request: pytest.FixtureRequest) -> tuple[Any, Any, Any, np.ndarray]:
+    """As `pair`, of every family."""
+    return make_pair(request.param)
+
+
+def test_captum_has_the_same_grad_cam(of_family: Any) -> None:
+    attr = pytest.importorskip("captum.attr", reason="Captum is the reference (pip install 'flaxcnn[test]')")
+    model, _, reference, images = of_family
+    layer = reference.get_submodule(default_layer(model, images.shape))
+    cam = attr.LayerGradCam(reference, layer).attribute(to_nchw(images), target=CLASSES, relu_attributions=True)
+    assert cam.max() > 0
+    assert relative_error(explained(grad_cam, of_family), cam[:, 0].detach()) <= 1e-5
+
+
+def test_captum_has_the_same_integrated_gradients(of_family: Any) -> None:
+    attr = pytest.importorskip("captum.attr", reason="Captum is the reference (pip install 'flaxcnn[test]')")
+    *_, reference, images = of_family
+    pictures = to_nchw(images).requires_grad_()
+    expected = attr.IntegratedGradients(reference).attribute(pictures, baselines=0.5, target=CLASSES, n_steps=6)
+    found = explained(integrated_gradients, of_family, baseline=0.5, steps=6)
+    assert relative_error(found, expected.detach().permute(0, 2, 3, 1)) <= 1e-5

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from flaxcnn.train.writers import Console, JsonLines, TensorBoard, read_records
+from flaxcnn.errors import UserError
+from flaxcnn.train.writers import Console, JsonLines, TensorBoard, WeightsAndBiases, read_records
+from tests.events import hyperparameters_of, values_of
 
 
 def train_record(step: int) -> dict:
@@ -75,24 +82,121 @@ def test_a_last_line_that_was_torn_is_left_out(tmp_path: Path, torn: str) -> Non
 
 
 def test_tensorboard_has_every_number(tmp_path: Path) -> None:
-    from tensorboardX.proto import event_pb2
-    from tensorboardX.record_writer import masked_crc32c  # noqa: F401  the format of what is read below
-
     writer = TensorBoard(tmp_path, resume_step=0)
     writer.write(train_record(2))
     writer.write(eval_record(2))
     writer.close()
-    (file,) = tmp_path.glob("events.out.tfevents.*")
-    scalars = {}
-    data, at = file.read_bytes(), 0
-    while at < len(data):  # length (8 bytes), its checksum (4), an event, its checksum (4)
-        length = int.from_bytes(data[at : at + 8], "little")
-        event = event_pb2.Event.FromString(data[at + 12 : at + 12 + length])
-        scalars |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
-        at += 16 + length
     expected = {(f"train/{k}", 2): v for k, v in train_record(2).items() if k not in ("step", "epoch", "split")}
     expected |= {(f"eval/{k}", 2): v for k, v in eval_record(2).items() if k not in ("step", "epoch", "split")}
-    assert scalars == pytest.approx(expected)
+    assert values_of(tmp_path, "simple_value") == pytest.approx(expected)
+
+
+IMAGE = np.random.default_rng(0).integers(0, 255, (5, 7, 3), np.uint8)
+ARRAYS = {"a": np.linspace(-1, 3, 640, dtype=np.float32).reshape(8, 80), "constant": np.ones(3, np.float32)}
+VALUES = {"rate": 0.1, "epochs": 3, "name": "sgd", "nesterov": True}
+
+
+def test_tensorboard_has_pictures_histograms_and_hyperparameters(tmp_path: Path) -> None:
+    writer = TensorBoard(tmp_path, resume_step=0)
+    writer.hyperparameters(VALUES)
+    writer.picture(4, "picture", IMAGE)
+    writer.histograms(4, ARRAYS)
+    writer.close()
+    ((where, image),) = values_of(tmp_path, "image").items()
+    assert where == ("picture", 4)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(image.encoded_image_string))), IMAGE)
+    found = values_of(tmp_path, "histo")
+    even, constant = found["a", 4], found["constant", 4]
+    assert list(even.bucket) == [10] * 64  # evenly spread values
+    np.testing.assert_allclose(even.bucket_limit, np.linspace(-1, 3, 65)[1:])
+    assert (even.min, even.max, even.num, even.sum) == pytest.approx((-1, 3, 640, 640))
+    assert even.sum_squares == pytest.approx((ARRAYS["a"] ** 2).sum())
+    assert (constant.num, sum(constant.bucket), constant.sum_squares) == (3, 3, 3)
+    assert hyperparameters_of(tmp_path) == VALUES
+
+
+class RecordedRun:
+    """Stands for a run of Weights & Biases, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.id, self.logged, self.finished = "abc", [], 0
+        self.config = SimpleNamespace(update=self._update)
+
+    def _update(self, values: dict, *, allow_val_change: bool) -> None:
+        self.logged.append(("config", values))
+
+    def define_metric(self, name: str, *, step_metric: str) -> None:
+        self.logged.append((name, step_metric))
+
+    def log(self, values: dict) -> None:
+        self.logged.append(values)
+
+    def finish(self) -> None:
+        self.finished += 1
+
+
+def test_weights_and_biases_is_told_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_run").mkdir()
+    started, run = [], RecordedRun()
+    package: Any = ModuleType("wandb")
+    package.init = lambda **options: started.append(options) or run
+    package.Error, package.Settings = RuntimeError, lambda **options: options
+    package.Image, package.Histogram = lambda image: image, lambda np_histogram: np_histogram
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    writer = WeightsAndBiases("digits", tmp_path / "my_run")
+    writer.write(train_record(2))
+    writer.hyperparameters(VALUES)
+    writer.picture(4, "picture", IMAGE)
+    writer.histograms(4, ARRAYS)
+    writer.close()
+    every, record, config, picture, histograms = run.logged
+    assert every == ("*", "step")
+    numbers = {f"train/{k}": v for k, v in train_record(2).items() if k not in ("step", "epoch", "split")}
+    assert record == {"step": 2, **numbers}
+    assert config == ("config", VALUES)
+    assert picture == {"step": 4, "picture": IMAGE}
+    assert histograms["step"] == 4
+    assert histograms["a"][0].tolist() == [10] * 64
+    assert run.finished == 1
+    WeightsAndBiases("digits", tmp_path / "my_run")  # goes on
+    assert [(o["project"], o["name"], o["id"]) for o in started] == [
+        ("digits", "my_run", None),
+        ("digits", "my_run", "abc"),
+    ]
+
+    def refuse(**options: Any) -> None:
+        raise RuntimeError("No API key configured.\nMore.")
+
+    package.init = refuse
+    with pytest.raises(UserError, match=r"^train\.wandb: No API key configured\. Log in with"):
+        WeightsAndBiases("digits", tmp_path / "another")
+
+
+@pytest.mark.slow
+def test_weights_and_biases_offline_keeps_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason="needs Weights & Biases (pip install 'flaxcnn[wandb]')")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for step in (2, 1):  # The second goes on, from an earlier step than the first had come to.
+        writer = WeightsAndBiases("digits", tmp_path)
+        writer.hyperparameters(VALUES)
+        writer.write({"step": step, "epoch": 1, "split": "train", "loss": 0.125 + step})
+        writer.picture(step, "picture", IMAGE)
+        writer.histograms(step, ARRAYS)
+        writer.close()
+    first, second = sorted((tmp_path / "wandb").glob("offline-run-*"))
+    name = (tmp_path / "wandb" / "run_id").read_text()
+    for folder, loss in ((first, b"2.125"), (second, b"1.125")):
+        kept = (folder / f"run-{name}.wandb").read_bytes()
+        for part in (b"train/loss", loss, b"constant", b"nesterov", b"digits"):
+            assert part in kept
+        (picture,) = folder.rglob("picture_*.png")
+        np.testing.assert_array_equal(np.asarray(Image.open(picture)), IMAGE)
+
+
+def test_weights_and_biases_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=r"pip install 'flaxcnn\[wandb\]'"):
+        WeightsAndBiases("digits", tmp_path)
 
 
 def console_output(records: list[dict], **options) -> str:

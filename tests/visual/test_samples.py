@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flaxcnn.visual.samples import draw_samples
+from flaxcnn.visual.samples import samples_figure
 
 
 @pytest.mark.parametrize(("samples", "classes"), [(1, 2), (9, 60)])
 def test_it_draws(tmp_path: Path, samples: int, classes: int) -> None:
     images = np.random.default_rng(0).random((samples, 8, 8, 3))
     counts = {split: {f"class {i}": i + 1 for i in range(classes)} for split in ("train", "val")}
-    draw_samples(images, ["a name that is too long for a picture"] * samples, counts, tmp_path / "x.png", columns=8)
+    figure = samples_figure(images, ["a name that is too long for a picture"] * samples, counts, columns=8)
+    figure.savefig(tmp_path / "x.png")
     with Image.open(tmp_path / "x.png") as picture:
         assert picture.format == "PNG" and picture.width > 800
         assert len(picture.convert("RGB").getcolors(1 << 20)) > 10
