@@ -17,7 +17,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -53,7 +53,7 @@ def main() -> None:
             compare_normalisations(source, options.workers, options.rounds)
         else:
             compare(source, folder, options.workers, options.rounds)
-            report_cost(source, options.workers)
+            report_cost(source, options.rounds)
 
 
 def by_opencv(source: data.FolderSource) -> data.FolderSource:
@@ -89,13 +89,22 @@ def compare(source: data.FolderSource, folder: str, workers: int, rounds: int) -
         )
 
 
-def report_cost(source: data.FolderSource, workers: int) -> None:
-    """The loader's own cost for an image, beside the work: decoding and transforming it."""
-    own = own_cost(workers)
+def report_cost(source: data.FolderSource, rounds: int) -> None:
+    """The processor's time for an image by the loader, with one thread, beside the same calls in a plain loop."""
     for name, of in (("Pillow", source), ("OpenCV", by_opencv(source))):
-        work = view_seconds(of)
-        micro = f"{1e6 * work:.0f} us an image on one core; the loader's own {1e6 * own:.0f} us"
-        print(f"{name:<16} {micro} are {own / work:.1%}")
+        batches = data.train_batches(of, TRANSFORM, batch_size=BATCH_SIZE, seed=0, num_threads=1)
+        steps = data.steps_per_epoch(len(of), BATCH_SIZE)
+        pairs = []
+        for number in range(rounds + 1):
+            plain, loaded = loop_seconds(of, number), loader_seconds(batches, steps)
+            pairs.append((plain / len(of), loaded / (steps * BATCH_SIZE)))
+        batches.close()
+        pairs = pairs[1:]  # the first warms up
+        work = statistics.median(plain for plain, _ in pairs)
+        own = statistics.median(loaded - plain for plain, loaded in pairs)
+        share = statistics.median(loaded / plain - 1 for plain, loaded in pairs)
+        micro = f"{1e6 * work:.0f} us an image in a plain loop; the loader's own {1e6 * own:.0f} us"
+        print(f"{name:<16} {micro} are {share:.1%}")
 
 
 def report_memory(source: data.Source, workers: int, epochs: int) -> None:
@@ -216,32 +225,28 @@ def torchvision_loader(folder: str, workers: int) -> Callable[[], Iterable[Any]]
     )
 
 
-def view_seconds(source: data.Source) -> float:
-    """Of one core for one image, decoded and transformed without a loader."""
-
-    def views() -> None:
-        for i in range(128):
-            TRANSFORM(source[i]["image"], data.view_rng(0, 0, i))
-
-    views()
+def loop_seconds(source: data.Source, epoch: int) -> float:
+    """Of the processor, for every image's view in an epoch, without a loader."""
     began = time.process_time()
-    views()
-    return (time.process_time() - began) / 128
+    for i in range(len(source)):
+        TRANSFORM(source[i]["image"], data.view_rng(0, epoch, i))
+    return time.process_time() - began
 
 
-def own_cost(workers: int) -> float:
-    """Seconds of processor that the loader itself takes for an image: with images that are made already."""
-    ready = np.zeros((224, 224, 3), np.float32)
-    source = data.synthetic(4096, image_size=1)
-    batches = data.train_batches(source, lambda image, rng: ready, batch_size=BATCH_SIZE, seed=0, num_threads=workers)
-    for _ in range(8):
+def loader_seconds(batches: Iterator[Any], steps: int) -> float:
+    """Of the processor, for so many batches; before and after, the loader is ahead as far as it goes."""
+    began = rested()
+    for _ in range(steps):
         next(batches)
-    began = time.process_time()
-    for _ in range(100):
-        next(batches)
-    spent = time.process_time() - began
-    batches.close()
-    return spent / (100 * BATCH_SIZE)
+    return rested() - began
+
+
+def rested() -> float:
+    """The processor's time when it has nothing more to do."""
+    spent = time.process_time()
+    while time.sleep(0.2) or time.process_time() - spent > 0.002:
+        spent = time.process_time()
+    return spent
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write docs/models.md: what each model costs, what it is known to reach, and how far its numbers are from PyTorch's.
+"""Write docs/models.md in both languages: what each model costs, what it is known to reach, how far it is from PyTorch.
 
     python benchmarks/models_table.py
 
@@ -16,8 +16,8 @@ os.environ["JAX_ENABLE_X64"] = "1"
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "models.md"
-HEAD = """# The models
+HEADS = {
+    "models.md": """# The models
 
 Written by `python benchmarks/models_table.py`. *Size* is the published one, in pixels; *MACs* are the multiply-adds of
 one image of that size, in millions. *Top-1* is what the published weights (the first, where there are several) reach on
@@ -30,7 +30,23 @@ With `dtype=jnp.bfloat16`, logits are off by at most five times what rounding th
 
 | model | size | parameters | MACs (M) | top-1 | error |
 |---|--:|--:|--:|--:|--:|
-"""
+""",
+    "models.zh.md": """# 模型
+
+由 `python benchmarks/models_table.py` 写出。*尺寸*是发布时的图像尺寸，以像素计；
+*MACs* 是一张该尺寸的图像所需的乘加次数，以百万计。
+*Top-1* 是已发布的权重（若有多个，取第一个）在 ImageNet 上的准确率，
+以百分数计，引自其发布者。*误差*是 logits 与 PyTorch 参考模型之差：
+在 float64 下，用一张边长为奇数的非正方形图像，
+采用相同的随机权重与批归一化统计量，相对于最大的 logit。
+
+使用 `dtype=jnp.bfloat16` 时，logits 的偏差至多是把图像与权重舍入到 bfloat16 所带来偏差的五倍
+（`pytest tests/models -k bfloat16`）。
+
+| 模型 | 尺寸 | 参数量 | MACs (M) | top-1 | 误差 |
+|---|--:|--:|--:|--:|--:|
+""",
+}
 
 
 def main() -> None:
@@ -53,7 +69,8 @@ def main() -> None:
         )
         print(rows[-1], flush=True)
         jax.clear_caches()
-    PAGE.write_text(HEAD + "\n".join(rows) + "\n")
+    for page, head in HEADS.items():
+        (ROOT / "docs" / page).write_text(head + "\n".join(rows) + "\n")
 
 
 def error(name: str) -> float:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def build(config: Config) -> Experiment:
         ConfigError: names the field that is not right.
         DataError: when the data is not there or not whole.
     """
-    train_source, val_source = build_source(config, "train"), build_source(config, "val")
+    train_source, val_source = build_sources(config)
     _check_sources(config, train_source, val_source)
     model = build_model(config, len(train_source.class_names))
     try:
@@ -151,11 +151,22 @@ _NOT_OPTIONS = {
 }
 
 
+def build_sources(config: Config) -> tuple[data.Source, data.Source]:
+    """What the config trains on and what it holds out; what both are a part of is read once."""
+    splits = {name: cache(make) for name, make in build_splits(config).items()}
+    return _part_of(splits, config, "train"), _part_of(splits, config, "val")
+
+
 def build_source(config: Config, split: Split) -> data.Source:
-    """One split of the config's data; the seed of a split is fixed, so that it is the same for every run."""
+    """One of them."""
+    return _part_of(build_splits(config), config, split)
+
+
+def _part_of(splits: data.Splits[Any], config: Config, split: Split) -> data.Source:
+    """A split's seed is fixed, so that it is the same for every run."""
     settings = config.data
     source = data.choose(
-        build_splits(config),
+        splits,
         split,
         spec=settings.train_split if split == "train" else settings.val_split,
         val_fraction=settings.val_fraction,
@@ -165,9 +176,9 @@ def build_source(config: Config, split: Split) -> data.Source:
         source = data.without_unreadable(source, split)
     if settings.decoder == "opencv" and split == "train":
         return replace(source, decode=_opencv_decode())
-    if settings.cache is not None:
-        return data.CachedSource(source, None if settings.cache == "memory" else settings.cache)
-    return source
+    if settings.cache == "memory":
+        return data.CachedSource(source)
+    return source if settings.cache is None else data.CachedSource(source, settings.cache)
 
 
 def _opencv_decode() -> Callable[[bytes, str], Any]:
@@ -183,6 +194,9 @@ def build_splits(config: Config) -> data.Splits[Any]:
     name, path = config.data.name, config.data.path
     if name == "image_folder" and not Path(str(path)).is_dir():
         raise ConfigError(f"data.path: there is no folder {path}; add --data.path FOLDER")
+    kept = config.data.cache
+    if name == "image_folder" and kept not in (None, "memory") and _lies_within(str(kept), str(path)):
+        raise ConfigError(f"data.cache {kept} lies within data.path {path}; choose another folder")
     if name == "tfds":
         return data.tfds_splits(str(config.data.builder), data_dir=path, download=config.data.download)
     splits_of = {
@@ -196,6 +210,10 @@ def build_splits(config: Config) -> data.Splits[Any]:
         "synthetic": lambda: {"all": data.synthetic},
     }[name]
     return splits_of() if path is None else splits_of(path)
+
+
+def _lies_within(path: str, folder: str) -> bool:
+    return Path(path).resolve().is_relative_to(Path(folder).resolve())
 
 
 def _check_sources(config: Config, train: data.Source, val: data.Source) -> None:

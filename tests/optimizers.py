@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -114,6 +115,7 @@ def both(
     dtype: str,
     problem: str = "bowl",
     undecayed: Sequence[str] = (),
+    factors: Mapping[str, float] = MappingProxyType({}),
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Run a case here and in torch.optim.
 
@@ -123,7 +125,8 @@ def both(
         rate: of a step.
         dtype: of the parameters.
         problem: one of `PROBLEMS`.
-        undecayed: parameters without weight decay: masked here, a group of their own in PyTorch.
+        undecayed: parameters without weight decay: masked here, groups of their own in PyTorch.
+        factors: parameter -> factor on its rate: by groups here and in PyTorch.
 
     Returns:
         Ours and torch's parameters, after every step.
@@ -134,13 +137,15 @@ def both(
     def mask(params: dict[str, Any]) -> dict[str, bool]:
         return {key: key not in undecayed for key in params}
 
-    optimizer = optim.OPTIMIZERS[name](rate, **hyperparameters, **({"decay_mask": mask} if undecayed else {}))
+    make = partial(optim.OPTIMIZERS[name], **hyperparameters, **({"decay_mask": mask} if undecayed else {}))
     ours = jax.tree.map(jnp.asarray, start)
+    optimizer = optim.by_group(make, rate, ours, factors=factors) if factors else make(rate)
     state = optimizer.init(ours)
     theirs = {key: torch.tensor(value, requires_grad=True) for key, value in start.items()}
-    groups = [{"params": [value for key, value in theirs.items() if key not in undecayed]}]
-    if undecayed:
-        groups.append({"params": [theirs[key] for key in undecayed], "weight_decay": 0.0})
+    groups: list[dict[str, Any]] = [{"params": [value], "name": key} for key, value in theirs.items()]
+    for group in groups:
+        if group["name"] in undecayed:
+            group["weight_decay"] = 0.0
     reference = getattr(torch.optim, torch_name)(groups, lr=1.0, **hyperparameters)
 
     @jax.jit
@@ -157,7 +162,7 @@ def both(
         for key, value in theirs.items():
             value.grad = found[key]
         for group in reference.param_groups:
-            group["lr"] = float(rate(step))
+            group["lr"] = float(rate(step)) * factors.get(group["name"], 1.0)
         reference.step()
         trail.append(
             (

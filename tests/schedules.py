@@ -20,81 +20,81 @@ def in_sequence(first: Callable[..., Any], then: Callable[..., Any], at: int) ->
     return lambda optimizer: lr_scheduler.SequentialLR(optimizer, [first(optimizer), then(optimizer)], milestones=[at])
 
 
-cosine = partial(lr_scheduler.CosineAnnealingLR, T_max=20)
+cosine = partial(lr_scheduler.CosineAnnealingLR, T_max=195)
 linear = partial(lr_scheduler.LinearLR, start_factor=0.01, total_iters=5)
 constant = partial(lr_scheduler.ConstantLR, factor=0.1, total_iters=5)
 
 # name -> our schedule, torch's, and over how many counts they agree
 TORCH_SCHEDULES: dict[str, tuple[schedules.Schedule, Callable[..., Any], int]] = {
     "constant": (
-        schedules.constant(RATE, 9),
+        schedules.constant(RATE, 200),
         partial(lr_scheduler.ConstantLR, factor=1.0),
-        9,
+        200,
     ),
     "step": (
-        schedules.step(RATE, 40, step_size=7, gamma=0.97),
+        schedules.step(RATE, 200, step_size=7, gamma=0.97),
         partial(lr_scheduler.StepLR, step_size=7, gamma=0.97),
-        40,
+        200,
     ),
     "multi_step": (
-        schedules.multi_step(RATE, 40, milestones=(5, 6, 30), gamma=0.2),
-        partial(lr_scheduler.MultiStepLR, milestones=[5, 6, 30], gamma=0.2),
-        40,
+        schedules.multi_step(RATE, 200, milestones=(5, 6, 150), gamma=0.2),
+        partial(lr_scheduler.MultiStepLR, milestones=[5, 6, 150], gamma=0.2),
+        200,
     ),
-    "exponential": (schedules.exponential(RATE, 40, gamma=0.9), partial(lr_scheduler.ExponentialLR, gamma=0.9), 40),
+    "exponential": (schedules.exponential(RATE, 200, gamma=0.9), partial(lr_scheduler.ExponentialLR, gamma=0.9), 200),
     "polynomial": (
-        schedules.polynomial(RATE, 30, power=0.9),
-        partial(lr_scheduler.PolynomialLR, total_iters=30, power=0.9),
-        40,
+        schedules.polynomial(RATE, 150, power=0.9),
+        partial(lr_scheduler.PolynomialLR, total_iters=150, power=0.9),
+        200,
     ),
     "cosine": (
-        schedules.cosine(RATE, 50, eta_min=0.01),
-        partial(lr_scheduler.CosineAnnealingLR, T_max=50, eta_min=0.01),
-        51,
+        schedules.cosine(RATE, 200, eta_min=0.01),
+        partial(lr_scheduler.CosineAnnealingLR, T_max=200, eta_min=0.01),
+        201,
     ),
     "cosine_restarts": (
-        schedules.cosine_restarts(RATE, 60, T_0=7, eta_min=0.01),
+        schedules.cosine_restarts(RATE, 200, T_0=7, eta_min=0.01),
         partial(lr_scheduler.CosineAnnealingWarmRestarts, T_0=7, eta_min=0.01),
-        60,
+        200,
     ),
     "cosine_restarts longer": (
-        schedules.cosine_restarts(RATE, 60, T_0=3, T_mult=2),
+        schedules.cosine_restarts(RATE, 200, T_0=3, T_mult=2),
         partial(lr_scheduler.CosineAnnealingWarmRestarts, T_0=3, T_mult=2),
-        60,
+        200,
     ),
     "one_cycle": (
-        schedules.one_cycle(RATE, 40),
-        partial(lr_scheduler.OneCycleLR, max_lr=RATE, total_steps=40, cycle_momentum=False),
-        40,
+        schedules.one_cycle(RATE, 200),
+        partial(lr_scheduler.OneCycleLR, max_lr=RATE, total_steps=200, cycle_momentum=False),
+        200,
     ),
     "one_cycle linear": (
-        schedules.one_cycle(RATE, 37, pct_start=0.45, anneal_strategy="linear", div_factor=10, final_div_factor=100),
+        schedules.one_cycle(RATE, 197, pct_start=0.45, anneal_strategy="linear", div_factor=10, final_div_factor=100),
         partial(
             lr_scheduler.OneCycleLR,
             max_lr=RATE,
-            total_steps=37,
+            total_steps=197,
             pct_start=0.45,
             anneal_strategy="linear",
             div_factor=10,
             final_div_factor=100,
             cycle_momentum=False,
         ),
-        37,
+        197,
     ),
     "linear warm-up": (
-        schedules.linear_warmup(schedules.cosine(RATE, 20), 5, start_factor=0.01),
+        schedules.linear_warmup(schedules.cosine(RATE, 195), 5, start_factor=0.01),
         in_sequence(linear, cosine, 5),
-        25,
+        200,
     ),
     "constant warm-up": (
-        schedules.constant_warmup(schedules.cosine(RATE, 20), 5, factor=0.1),
+        schedules.constant_warmup(schedules.cosine(RATE, 195), 5, factor=0.1),
         in_sequence(constant, cosine, 5),
-        25,
+        200,
     ),
     "by even rises": (
-        schedules.linear_warmup(schedules.cosine(RATE, 20), 5),
+        schedules.linear_warmup(schedules.cosine(RATE, 195), 5),
         in_sequence(partial(lr_scheduler.LinearLR, start_factor=1 / 5, total_iters=4), cosine, 5),
-        25,
+        200,
     ),
 }
 

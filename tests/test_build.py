@@ -11,10 +11,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from flaxcnn import create_model, save_weights
-from flaxcnn.build import build_learning_rate, build_model, build_optimizer, build_teacher
-from flaxcnn.config import Config, ConfigError, DistillConfig, ModelConfig, OptimizerConfig, TrainConfig, validate
+from flaxcnn.build import build_learning_rate, build_model, build_optimizer, build_sources, build_teacher
+from flaxcnn.config import (
+    Config,
+    ConfigError,
+    DataConfig,
+    DistillConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+    validate,
+)
+from flaxcnn.data import sources
 from flaxcnn.train.loop import Schedule
 from flaxcnn.weights import abstract_variables
 
@@ -71,3 +82,29 @@ def test_a_teacher_is_built_as_its_run_was_trained(tmp_path: Path) -> None:
         build_teacher(config, ["dog", "cat", "owl"])
     with pytest.raises(ConfigError, match="is a run of lenet, not of resnet18"):
         build_teacher(Config(distill=DistillConfig("resnet18", str(tmp_path / "run"))), classes)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    for label in ("cat", "dog"):
+        (tmp_path / "pictures" / label).mkdir(parents=True)
+        for i in range(5):
+            Image.new("RGB", (4, 4)).save(tmp_path / "pictures" / label / f"{i}.png")
+    return tmp_path / "pictures"
+
+
+def test_a_data_set_that_is_not_split_is_listed_once(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = []
+    scan = sources._scan
+    monkeypatch.setattr(sources, "_scan", lambda root, names: listed.append(root) or scan(root, names))
+    train, val = build_sources(Config(data=DataConfig("image_folder", path=str(pictures))))
+    assert (len(train), len(val)) == (8, 2) and listed == [pictures]
+
+
+@pytest.mark.parametrize("within", ["", "cache", "cat"])
+def test_a_cache_within_the_data_is_refused(pictures: Path, within: str) -> None:
+    """There it would be taken for a class."""
+    config = Config(data=DataConfig("image_folder", path=str(pictures), cache=str(pictures / within)))
+    with pytest.raises(ConfigError, match=r"^data.cache .* lies within data.path"):
+        build_sources(config)
+    assert sorted(path.name for path in pictures.iterdir()) == ["cat", "dog"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from flaxcnn.train.parallel import DataParallel
 from flaxcnn.weights import (
     CHECKPOINTS,
     checkpoint,
-    count_classes,
+    fitted,
     from_torch,
     imagenet_classes,
     load_pretrained,
@@ -94,7 +94,9 @@ def _of_model(name: str, weights: str | None) -> Network:
     except ValueError as error:
         raise ConfigError(f"--model: {error}") from error
     state_dict = read_weights(weights).state_dict
-    model = model.clone(num_classes=count_classes(model, state_dict))
-    view = preprocessing(name) if is_published else Preprocessing(model.image_size)
+    model, channels = fitted(model, state_dict)
+    if channels not in (1, 3):
+        raise ConfigError(f"{weights} is for images of {channels} channels; files are read as 3, or 1 (grey)")
+    view = replace(preprocessing(name) if is_published else Preprocessing(model.image_size), channels=channels)
     names = imagenet_classes() if model.num_classes == 1000 else [f"class {i}" for i in range(model.num_classes)]
-    return Network(model, from_torch(model, state_dict), view, names)
+    return Network(model, from_torch(model, state_dict, channels=channels), view, names)

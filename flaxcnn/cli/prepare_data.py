@@ -80,7 +80,7 @@ def arrayrecord(path: DataPath, out: str, name: str) -> int:
         out: the folder for data sets, such as ~/tensorflow_datasets.
         name: of the new data set: lower case, digits and underscores.
     """
-    splits = {split: make() for split, make in _splits(path).items()}
+    splits = {"train" if split == "all" else split: make() for split, make in _splits(path).items()}
     if any(source.labels.ndim > 1 for source in splits.values()):
         raise ConfigError(f"{path}: its images have several labels; ArrayRecord takes one")
     folder = data.write_arrayrecord(name, splits, Path(out).expanduser())

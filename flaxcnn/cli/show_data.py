@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flaxcnn import data
-from flaxcnn.build import build_model, build_preprocessing, build_source, build_train_transform
+from flaxcnn.build import build_model, build_preprocessing, build_sources, build_train_transform
 from flaxcnn.cli.command_line import Parser, read_config
 from flaxcnn.config import Config, ConfigError
 from flaxcnn.data.check import class_counts
@@ -37,10 +37,10 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(f"--images must be 1 or more, not {known.images}")
     if not known.out.endswith(".png"):
         raise ConfigError(f"--out must end in .png: {known.out}")
-    sources = {split: build_source(config, split) for split in ("train", "val")}
-    train, model = sources["train"], build_model(config, len(sources["train"].class_names))
+    train, val = build_sources(config)
+    model = build_model(config, len(train.class_names))
     transform, preprocessing = build_train_transform(config, model), build_preprocessing(config, model)
-    counts = {split: class_counts(source) for split, source in sources.items()}
+    counts = {split: class_counts(source) for split, source in (("train", train), ("val", val))}
     batch_figure(config, train, transform, counts, images=known.images).savefig(known.out)
     _print_counts(counts)
     mean, std = (np.asarray(values, np.float32) for values in (transform.mean, transform.std))

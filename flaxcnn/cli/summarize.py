@@ -125,7 +125,7 @@ def _compared(name: str, model: Classifier, image_size: int | None) -> dict[str,
         "macs": summary.macs,
         "activation_bytes": summary.activation_bytes,
         "latency": latency(model, image_size=image_size),
-        "top1": max((row.top1 for row in published), default=None),
+        "top1": max((row.top1 for row in published if row.top1 is not None), default=None),
     }
 
 

@@ -32,6 +32,7 @@ from flaxcnn.build import (
 from flaxcnn.cli.boards import Pictures
 from flaxcnn.cli.command_line import read_config
 from flaxcnn.cli.environment import join_processes, set_up_jax
+from flaxcnn.cli.report import write_report
 from flaxcnn.config import RESUMABLE, Config, ConfigError
 from flaxcnn.inference import evaluate, evaluate_with_outputs, make_eval_step
 from flaxcnn.train import TrainState, in_phases
@@ -99,13 +100,16 @@ def _opened(folder: RunFolder, config: Config, experiment: Experiment) -> Iterat
 
 
 def _with_absolute_data(config: Config, folder: RunFolder) -> Config:
-    """The data's path as `evaluate` can read it from anywhere."""
-    if config.data.path is None:
-        return config
-    path = Path(config.data.path).absolute()
-    if folder.path.resolve().is_relative_to(path.resolve()):
-        raise ConfigError(f"the run folder {folder.path} lies within data.path {path}; choose another --workdir")
-    return replace(config, data=replace(config.data, path=str(path)))
+    """The data's path, and its cache's, as `evaluate` can read them from anywhere."""
+    settings = config.data
+    if settings.cache is not None and settings.cache != "memory":
+        settings = replace(settings, cache=str(Path(settings.cache).absolute()))
+    if settings.path is not None:
+        path = Path(settings.path).absolute()
+        if folder.path.resolve().is_relative_to(path.resolve()):
+            raise ConfigError(f"the run folder {folder.path} lies within data.path {path}; choose another --workdir")
+        settings = replace(settings, path=str(path))
+    return replace(config, data=settings)
 
 
 def _train(config: Config, experiment: Experiment, devices: DataParallel, folder: RunFolder) -> int:
@@ -184,6 +188,10 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
         console.say(f"ended at step {done}: {config.train.best_metric} got no better in {progress.waited} evaluations")
     if is_first:
         _print_result(folder)
+        # Another process's part of the devices takes no part in it.
+        if config.train.report and jax.process_count() == 1 and (done > start or not folder.report.exists()):
+            write_report(folder)
+            print(f"report in {folder.report}")
     return 0
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from flaxcnn.data.images import DataError
 from flaxcnn.data.source import Example, Source, label_of
 
 
@@ -24,6 +26,9 @@ class CachedSource:
         folder: where to keep the images, a file each; None keeps them in memory. A file that has changed since, by its
             size or its time, is decoded anew.
         max_bytes: of pixels in memory; what does not fit is decoded each time.
+
+    Raises:
+        DataError: the folder cannot be made or written.
     """
 
     def __init__(self, source: Source, folder: str | os.PathLike[str] | None = None, *, max_bytes: int = 8 * 2**30):
@@ -34,7 +39,8 @@ class CachedSource:
         self._images: dict[int, np.ndarray] = {}  # index -> (h, w, 3) uint8
         self._lock = threading.Lock()
         if self._folder is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            with _naming(self._folder):
+                self._folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -87,9 +93,10 @@ class CachedSource:
         except (OSError, ValueError, EOFError):  # not there yet, or the disk was full when it was written
             pixels = np.asarray(self.source[index]["image"])
         unfinished = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-        with unfinished.open("wb") as stream:
-            np.save(stream, pixels)
-        unfinished.replace(file)
+        with _naming(folder):
+            with unfinished.open("wb") as stream:
+                np.save(stream, pixels)
+            unfinished.replace(file)
         return pixels
 
     def _version(self, index: int) -> str:
@@ -101,3 +108,11 @@ class CachedSource:
         except OSError:
             pass  # no file: the name is that of a record of a data set
         return hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+
+
+@contextlib.contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{folder}: decoded images cannot be kept there: {error.strerror}") from error

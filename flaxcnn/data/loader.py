@@ -12,6 +12,8 @@ import functools
 import math
 import os
 import sys
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
@@ -102,14 +104,17 @@ def train_batches(
         shown = np.repeat(shown, repeats)[: len(source)]
         return shown, _occurrences(shown)
 
+    threads = _threads(num_threads)
+    memory = _Memory(most=threads + 2)
+
     def batch(step: int) -> Batch:
         epoch, step_in_epoch = divmod(step, steps)
         chosen, views = (array[step_in_epoch * batch_size :][rows].tolist() for array in order(epoch))
         rngs = [view_rng(seed, epoch, i, view) for i, view in zip(chosen, views, strict=True)]
         images = (transform(source[i]["image"], rng) for i, rng in zip(chosen, rngs, strict=True))
-        return {"image": _stacked(images, len(chosen)), "label": _labels(source, chosen)}
+        return {"image": memory.stack(images, len(chosen)), "label": _labels(source, chosen)}
 
-    return _prefetched(batch, sys.maxsize, num_threads)
+    return _prefetched(batch, sys.maxsize, threads)
 
 
 def view_rng(seed: int, epoch: int, index: int, view: int = 0) -> np.random.Generator:
@@ -175,32 +180,58 @@ def eval_batches(
         DataError: (from the iterator) an image cannot be read.
     """
     rows = _shard_rows(batch_size, shard)
+    size = rows.stop - rows.start
+    threads = _threads(num_threads)
+    memory = _Memory(most=threads + 2)
 
     def batch(step: int) -> Batch:
-        chosen = range(len(source))[step * batch_size :][rows]
-        examples = [source[i] for i in chosen]
-        images = [transform(example["image"]) for example in examples]
+        chosen = list(range(len(source))[step * batch_size :][rows])
         # A batch of padding only takes its shape from the first example.
-        shape = images[0].shape if images else transform(source[0]["image"]).shape
-        labels = _labels(source, list(chosen))
-        padding = rows.stop - rows.start - len(images)
+        images = memory.stack((transform(source[i]["image"]) for i in chosen or [0]), size)
+        images[len(chosen) :] = 0
+        labels = _labels(source, chosen)
+        padding = size - len(chosen)
         return {
-            "image": np.stack([*images, *[np.zeros(shape, np.float32)] * padding]),
+            "image": images,
             "label": np.concatenate([labels, np.zeros((padding, *labels.shape[1:]), labels.dtype)]),
-            "mask": np.array([1] * len(images) + [0] * padding, np.float32),
+            "mask": np.array([1] * len(chosen) + [0] * padding, np.float32),
         }
 
-    return _until_exhausted(_prefetched(batch, math.ceil(len(source) / batch_size), num_threads))
+    return _until_exhausted(_prefetched(batch, math.ceil(len(source) / batch_size), threads))
 
 
-def _stacked(images: Iterator[np.ndarray], count: int) -> np.ndarray:
-    """(n, h, w, c) of images as they come: each is copied while the processor still has it at hand."""
-    first = next(images)
-    batch = np.empty((count, *first.shape), first.dtype)
-    batch[0] = first
-    for place, image in enumerate(images, 1):
-        batch[place] = image
-    return batch
+class _Memory:
+    """Memory for batches: that of one that nobody holds any more serves again.
+
+    A batch is too large for the C library to keep its memory, and the system's fresh pages cost more than all else that
+    the loader does.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._left: deque[np.ndarray] = deque(maxlen=most)  # more, if somebody held more, goes back to the system
+
+    def stack(self, images: Iterator[np.ndarray], size: int) -> np.ndarray:
+        """(size, h, w, c), begun with images as they come: each is copied while the processor has it at hand."""
+        first = next(images)
+        batch = self._empty((size, *first.shape), first.dtype)
+        batch[0] = first
+        for place, image in enumerate(images, 1):
+            batch[place] = image
+        return batch
+
+    def _empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        num_bytes = math.prod(shape) * dtype.itemsize
+        try:
+            memory = self._left.pop()
+        except IndexError:
+            memory = None
+        if memory is None or memory.nbytes != num_bytes:
+            memory = np.empty(num_bytes, np.uint8)
+        # NumPy's views hold the first array of a chain that is over a foreign buffer, here `whole`: when it is freed,
+        # there are none left, in Python, on its way to a device, or anywhere else that counts references.
+        whole = np.frombuffer(memory.data, dtype)
+        weakref.finalize(whole, self._left.append, memory).atexit = False
+        return whole.reshape(shape)
 
 
 def _labels(source: Source, chosen: list[int]) -> np.ndarray:
@@ -220,10 +251,14 @@ def _shard_rows(batch_size: int, shard: tuple[int, int]) -> slice:
     return slice(index * rows, (index + 1) * rows)
 
 
-def _prefetched(batch: Callable[[int], Batch], steps: int, num_threads: int | None) -> grain.DatasetIterator[Batch]:
-    threads = min(os.cpu_count() or 1, MAX_DEFAULT_THREADS) if num_threads is None else num_threads
+def _threads(given: int | None) -> int:
+    threads = min(os.cpu_count() or 1, MAX_DEFAULT_THREADS) if given is None else given
     if threads < 1:
         raise ValueError(f"num_threads: expected 1 or more, got {threads}")
+    return threads
+
+
+def _prefetched(batch: Callable[[int], Batch], steps: int, threads: int) -> grain.DatasetIterator[Batch]:
     # A batch in the making a thread and one ready: more would only hold memory.
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
     return iter(grain.MapDataset.range(steps).map(batch).to_iter_dataset(options))

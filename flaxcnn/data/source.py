@@ -92,7 +92,7 @@ class FolderSource:
             image = self.decode(read_file(self.name(index)), self.name(index))
         except DataError as error:
             raise DataError(
-                f"{error}; mend or remove the file, or leave such files out: on_error='skip', --data.on_error skip"
+                f"{error}; mend or remove the file, or train without such files: on_error='skip', --data.on_error skip"
             ) from error
         return {"image": image, "label": label_of(self.labels, index)}
 

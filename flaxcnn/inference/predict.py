@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from flaxcnn.data import DataError, load_image
 from flaxcnn.data.sources import IMAGE_SUFFIXES
 from flaxcnn.errors import UserError
 
+_reading = Lock()
 STANDARD_INPUT = "-"
 """Instead of a file's name: an image on standard input."""
 
@@ -47,6 +49,8 @@ def find_images(names: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for name in names:
+        if not name:  # such as an unset variable of the shell: to a Path, the folder one stands in
+            raise UserError("the name of an image is empty")
         if name == STANDARD_INPUT:
             found.append(name)
             continue
@@ -139,8 +143,13 @@ def _standard_input() -> io.BytesIO:
     return content
 
 
-@cache
 def _read_standard_input() -> bytes:
+    with _reading:  # or a second thread would find nothing left
+        return _standard_input_once()
+
+
+@cache
+def _standard_input_once() -> bytes:
     return sys.stdin.buffer.read()
 
 

@@ -72,6 +72,16 @@ class FullySharded(DataParallel):
     min_size = 1024
     """Elements from which an array is worth splitting."""
 
+    def jit_step(self, step: Callable[..., Any], state: Any) -> Any:
+        """Jit a training step."""
+
+        def gathered(state: Any, *more: Any) -> Any:
+            # Else the compiler would split the layers' arithmetic as their parameters are, and move activations about.
+            whole = super(FullySharded, self).state_sharding(state.params)
+            return step(state.replace(params=jax.lax.with_sharding_constraint(state.params, whole)), *more)
+
+        return super().jit_step(gathered, state)
+
     def state_sharding(self, state: Any) -> Any:
         """Where the arrays of a pytree live: split along their longest axis that the devices divide."""
         return jax.tree.map(self._sharding, state)

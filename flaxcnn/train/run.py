@@ -35,6 +35,7 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.profile = self.path / "profile"
         self.curves = self.path / "curves.png"
+        self.report = self.path / "report.html"
 
     def is_being_trained(self) -> bool:
         """Whether a process is writing there now."""
@@ -175,10 +176,14 @@ class RunFolder:
             if name not in free and there.get(name) != here.get(name)
         ]
         if differing:
-            raise RunError(
-                f"{self.path} holds a run of another config: {'; '.join(differing)}. "
-                f"Give the same values to go on with it, or choose another --workdir"
-            )
+            line = f"{self.path} holds a run of another config: {'; '.join(differing)}. "
+            line += "Give the same values to go on with it, or choose another --workdir"
+            if any(line.startswith(("train.epochs ", "train.steps ")) for line in differing):
+                # The learning rate fell, and the average was taken, for the length that it began with.
+                line += (
+                    f"; a run is as long as it was planned: to train on from its end, add --model.weights {self.path}"
+                )
+            raise RunError(line)
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -50,5 +50,5 @@ def _draw_counts(axes: Any, counts: Mapping[str, Mapping[str, int]]) -> None:
     axes.set_yticks(np.arange(len(shown)), shown, fontsize=7, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlabel("images")
-    axes.set_title(f"the largest {len(shown)} of {len(totals)} classes" if len(shown) < len(totals) else "classes")
-    axes.legend()
+    title = f"the largest {len(shown)} of {len(totals)} classes" if len(shown) < len(totals) else "classes"
+    axes.legend(title=title, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(counts), frameon=False)

@@ -3,7 +3,7 @@
 from flaxcnn.weights.errors import WeightsError
 from flaxcnn.weights.files import WeightsFile, load_weights, read_weights, save_weights
 from flaxcnn.weights.torch import abstract_variables, from_torch, to_torch
-from flaxcnn.weights.transfer import Start, count_classes, start_from
+from flaxcnn.weights.transfer import Start, fitted, start_from
 from flaxcnn.weights.zoo import (
     CHECKPOINTS,
     Checkpoint,
@@ -22,7 +22,7 @@ __all__ = [
     "WeightsFile",
     "abstract_variables",
     "checkpoint",
-    "count_classes",
+    "fitted",
     "from_torch",
     "imagenet_classes",
     "load_pretrained",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import re
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from flaxcnn.weights.errors import WeightsError
 
@@ -18,6 +20,8 @@ _ATTEMPTS = 4
 _PAUSE = 0.5  # seconds before the second attempt, twice as long before each further one
 _TIMEOUT = 30.0  # seconds without a byte
 _BLOCK = 2**18
+_LONGEST_POINTER = 2**16  # bytes
+_T = TypeVar("_T")
 
 
 def cache_folder() -> Path:
@@ -40,20 +44,29 @@ def download(url: str, path: Path, sha256: str) -> None:
     """
     import fcntl  # not on Windows, where all but this works
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.part")
-    with path.with_name(f"{path.name}.lock").open("w") as lock:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_name(f"{path.name}.lock").open("w")
+    except OSError as error:
+        raise WeightsError(
+            f"cannot write in {path.parent}: {error.strerror}; the environment variable XDG_CACHE_HOME moves the cache"
+        ) from error
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if path.exists():
             return
         resumed = partial.exists()
-        _transfer(url, partial, path)
+        _persist(lambda: _append_rest(url, partial), url, path)
         if resumed and not checksum(partial).startswith(sha256):
             partial.unlink()  # what was there may have been of another file
-            _transfer(url, partial, path)
+            _persist(lambda: _append_rest(url, partial), url, path)
         if not (found := checksum(partial)).startswith(sha256):
             partial.unlink()
-            raise WeightsError(f"{url} has sha256 {found[:16]}, not {sha256}: it is damaged or another file")
+            raise WeightsError(
+                f"{url} has sha256 {found[:16]}, not {sha256[:16]}: it is damaged or another file; try again, or put "
+                f"the right one at {path}"
+            )
         partial.replace(path)
 
 
@@ -63,14 +76,39 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _transfer(url: str, partial: Path, path: Path) -> None:
-    """Fill `partial`, in several attempts if need be."""
+def read_checksum(url: str, wanted: str, path: Path) -> str:
+    """Read the sha256 of a file that stands in a small one: a Git LFS pointer, or a line of `sha256sum`.
+
+    Args:
+        url: of the small file: http, https or file.
+        wanted: URL of the file itself, for messages.
+        path: where that shall be, likewise.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        WeightsError: when it cannot be had, or holds none; says what to do.
+    """
+
+    def read() -> bytes:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
+            return response.read(_LONGEST_POINTER)
+
+    found = re.search(r"\b[0-9a-f]{64}\b", _persist(read, wanted, path).decode(errors="replace"))
+    if found is None:
+        raise WeightsError(f"{url} does not hold the sha256 of {wanted}")
+    return found[0]
+
+
+def _persist(request: Callable[[], _T], url: str, path: Path) -> _T:
+    """What a request for a file returns, in several attempts if need be."""
     failure: Exception | None = None
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(_PAUSE * 2 ** (attempt - 1))
         try:
-            return _append_rest(url, partial)
+            return request()
         except (OSError, http.client.HTTPException) as error:
             failure = error
             if isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code != 416:

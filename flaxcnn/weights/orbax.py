@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
@@ -15,6 +16,9 @@ from etils import epath
 from flaxcnn.weights.errors import WeightsError
 
 COLLECTIONS = ("params", "batch_stats")
+# Orbax compresses, and trained weights hardly: what becomes far more than its files is no network, but a bomb.
+_HARMLESS = 64 * 2**20  # bytes
+_MOST_COMPRESSED = 100  # times
 
 
 def read_orbax(path: Path) -> tuple[dict[str, Any], Path]:
@@ -37,6 +41,7 @@ def read_orbax(path: Path) -> tuple[dict[str, Any], Path]:
     try:
         saved: Any = handler.metadata(epath.Path(folder)).tree
         wanted = {name: _like(saved[name]) for name in COLLECTIONS if saved.get(name)}
+        _check_size(wanted, folder)
         # As numpy arrays, whatever devices they were on.
         args = ocp.args.PyTreeRestore(
             wanted,
@@ -44,6 +49,8 @@ def read_orbax(path: Path) -> tuple[dict[str, Any], Path]:
             partial_restore=True,
         )
         return ocp.Checkpointer(handler).restore(folder, args=args), folder
+    except WeightsError:
+        raise
     except Exception as error:  # Orbax raises plain Exceptions too
         raise WeightsError(f"cannot read checkpoint {folder}: {str(error).splitlines()[0]}") from error
 
@@ -79,10 +86,20 @@ def _checkpoint(path: Path) -> Path:
 
 def _top1(step: Path) -> float:
     metrics = step / "metrics" / "metrics"
-    return json.loads(metrics.read_text())["top1"] if metrics.is_file() else -1.0
+    try:
+        return float(json.loads(metrics.read_text())["top1"]) if metrics.is_file() else -1.0
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise WeightsError(f"cannot read checkpoint {step}: its {metrics.name} are damaged") from error
+
+
+def _check_size(wanted: Any, folder: Path) -> None:
+    declared = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(wanted))
+    stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if declared > _HARMLESS and declared > _MOST_COMPRESSED * stored:
+        raise WeightsError(f"checkpoint {folder} declares {declared:,} bytes of numbers in files of {stored:,}")
 
 
 def _like(tree: Any) -> Any:
     if isinstance(tree, Mapping):
         return {name: _like(value) for name, value in tree.items()}
-    return np.empty(tree.shape, tree.dtype)
+    return np.broadcast_to(np.zeros((), tree.dtype), tree.shape)  # of any shape in no memory

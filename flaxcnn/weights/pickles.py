@@ -37,7 +37,8 @@ _TENSORS = ("torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v2")
 _PARAMETERS = ("torch.nn.parameter Parameter", "torch._utils _rebuild_parameter")
 _NAMES = {
     "collections OrderedDict",
-    "argparse Namespace",  # trainers keep their options beside the weights
+    # What trainers keep beside the weights, schedules and options: made empty.
+    *("argparse Namespace", "collections Counter", "torch Size", "torch device"),
     *_TENSORS,
     *_PARAMETERS,
     *(f"{module} {storage}" for module in ("torch", "torch.cuda") for storage in _STORAGES),
@@ -66,7 +67,7 @@ class _Name(str):
 
 
 class _Object:
-    """Made empty and filled in later: a parameter, as PyTorch 0.1 wrote it, or the options of a trainer."""
+    """Made empty: a parameter, as PyTorch 0.1 wrote it, filled in later, or what is of no use here."""
 
     tensor: Tensor | None = None
 

@@ -32,8 +32,8 @@ _LEAVES = {
     ("batch_stats", "mean"): "running_mean",
     ("batch_stats", "var"): "running_var",
 }
-# What a checkpoint may have and a model without auxiliary heads leaves out.
-_AUXILIARY = ("aux1.", "aux2.")
+AUXILIARY = ("aux1.", "aux2.")
+"""Beginnings of the keys that a checkpoint may have and a model without auxiliary heads leaves out."""
 # Missing keys for which a close one is looked for, which takes its time among many.
 _COMPARED = 50
 
@@ -63,7 +63,7 @@ def from_torch(
         raise ValueError(f'head must be "load" or "new", not {head!r}')
     expected = {torch_key(path): (path, leaf) for path, leaf in _flat(abstract_variables(model, channels)).items()}
     arrays = to_reference_keys(model, _state_dict(state_dict), expected)
-    unused = () if getattr(model, "aux_heads", True) else _AUXILIARY
+    unused = () if getattr(model, "aux_heads", True) else AUXILIARY
     arrays = {
         key: array
         for key, array in arrays.items()

@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from flaxcnn.models import Classifier, WithHead
 from flaxcnn.weights.keys import to_reference_keys
-from flaxcnn.weights.torch import Variables, as_numpy, from_torch, head_keys, torch_key, torch_shapes
+from flaxcnn.weights.torch import AUXILIARY, Variables, as_numpy, from_torch, head_keys, torch_key, torch_shapes
 from flaxcnn.weights.wrapped import unwrap
 
 
@@ -96,13 +96,25 @@ def with_channels(
     return fitted, tuple(notes)
 
 
-def count_classes(model: Classifier, state_dict: Mapping[str, Any]) -> int:
-    """How many classes weights are for; as many as the model has where they do not tell.
+def fitted(model: Classifier, state_dict: Mapping[str, Any]) -> tuple[Classifier, int]:
+    """The model that weights are for, as their shapes tell.
 
     Args:
-        model: whose weights they are but for its number of classes.
+        model: whose weights they are but for its number of classes, and for auxiliary heads that they may lack.
         state_dict: torch key -> array, as `from_torch` takes it.
+
+    Returns:
+        The model with their number of classes, and without auxiliary heads where they have none; and the channels of
+        the images they are for. What they do not tell is as the model has it, and 3 channels.
     """
-    arrays = to_reference_keys(model, unwrap(state_dict)[0], torch_shapes(model))
-    numbers = {np.shape(arrays[key])[0] for key in head_keys(model) if key in arrays and np.ndim(arrays[key])}
-    return numbers.pop() if len(numbers) == 1 else model.num_classes
+    expected, grey = torch_shapes(model), torch_shapes(model, 1)
+    arrays = to_reference_keys(model, unwrap(state_dict)[0], expected)
+    shapes = {key: np.shape(array) for key, array in arrays.items()}
+    if getattr(model, "aux_heads", False) and not any(key.startswith(AUXILIARY) for key in shapes):
+        model = model.clone(aux_heads=False)
+    first = {key for key, shape in expected.items() if shape != grey[key]}
+    channels = {shapes[key][1] for key in first if len(shapes.get(key, ())) == 4}
+    classes = {shapes[key][0] for key in head_keys(model) if shapes.get(key)}
+    if len(classes) == 1:
+        model = model.clone(num_classes=classes.pop())
+    return model, channels.pop() if len(channels) == 1 else 3

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flaxcnn.models import Classifier, create_model
-from flaxcnn.weights.download import cache_folder, checksum, download
+from flaxcnn.weights.download import cache_folder, checksum, download, read_checksum
 from flaxcnn.weights.errors import WeightsError
 from flaxcnn.weights.files import read_weights
 from flaxcnn.weights.keys import to_reference_keys
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _TORCHVISION = "https://download.pytorch.org/models/"
 _TIMM = "https://github.com/huggingface/pytorch-image-models/releases/download/"
+_HUB = "https://huggingface.co/timm/"
 _GLUON = "https://github.com/rwightman/pytorch-pretrained-gluonresnet/releases/download/v0.1/"
 
 
@@ -39,9 +41,9 @@ class Checkpoint:
     Attributes:
         model: its name.
         version: "v1", or "v2" where a better training recipe followed; "timm_a1" is timm's of the tag "a1_in1k".
-        url: the file, whose name ends in the first digits of its sha256.
-        top1: accuracy on ImageNet's validation set, in percent, as published.
-        top5: likewise, or None where it was not published.
+        url: the file, whose name ends in the first digits of its sha256, or which a Git LFS pointer stands for.
+        top1: accuracy on ImageNet's validation set, in percent, as published, or None where it was not.
+        top5: likewise.
         resize: pixels of a picture's short side, before the centre is cut out.
         size: pixels a side of what is cut out.
         interpolation: of the resizing.
@@ -55,7 +57,7 @@ class Checkpoint:
     model: str
     version: str
     url: str
-    top1: float
+    top1: float | None
     top5: float | None
     resize: int
     size: int
@@ -65,6 +67,13 @@ class Checkpoint:
     std: tuple[float, float, float] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     package: tuple[str, str] | None = None
+
+    @property
+    def file(self) -> str:
+        """Its name in the cache and in a mirror: that in the URL, or the repository's where all have the same."""
+        if self.url.startswith(_HUB):
+            return f"{self.url.removeprefix(_HUB).partition('/')[0]}.safetensors"
+        return self.url.rpartition("/")[2]
 
 
 # Model, version, file, top-1, top-5, resize, size, interpolation: torchvision's, under its BSD-3-Clause licence.
@@ -255,8 +264,18 @@ _GLUON_ROWS = (
     ("resnext50_32x4d", "gluon_resnext50_32x4d-e6a097c1.pth", 79.36, 94.43),
     ("resnext101_64x4d", "gluon_resnext101_64x4d-f9a8e184.pth", 80.6, 94.992),
 )
-# timm's MobileNetV3 has another epsilon than torchvision's.
-_TIMM_OPTIONS = {"mobilenet_v3_small": {"epsilon": 1e-5}, "mobilenet_v3_large": {"epsilon": 1e-5}}
+# Model, timm's name and tag, top-1, top-5, resize, size: those under Apache-2.0 that are on the Hugging Face hub only,
+# with accuracies from timm's release notes.
+_HUB_ROWS = (
+    ("mobilenet_v1", "mobilenetv1_100.ra4_e3600_r224", 76.094, 93.004, 269, 256),
+    ("mobilenet_v3_large", "mobilenetv3_large_100.ra4_e3600_r224", 77.164, 93.336, 256, 256),
+    ("resnet34", "resnet34.ra4_e3600_r224", None, None, 288, 288),
+    ("efficientnet_b0", "efficientnet_b0.ra4_e3600_r224", 79.364, 94.754, 256, 256),
+    ("efficientnet_b1", "efficientnet_b1.ra4_e3600_r240", 81.44, 95.7, 288, 288),
+    ("efficientnet_b5", "efficientnet_b5.sw_in12k_ft", 85.892, 97.736, 448, 448),
+)
+# timm's have another epsilon than torchvision's.
+_TIMM_OPTIONS = {name: {"epsilon": 1e-5} for name in ("mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b5")}
 # GoogLeNet's weights want pictures scaled to -1..1, and those of its auxiliary heads are not trained.
 _OPTIONS = {"googlenet": {"transform_input": True, "aux_heads": False}}
 
@@ -294,6 +313,19 @@ def _timm(
     )
 
 
+def _hub(model: str, name: str, top1: float | None, top5: float | None, resize: int, size: int) -> Checkpoint:
+    tag = name.partition(".")[2]
+    halves = (0.5, 0.5, 0.5) if tag.startswith("ra4") else None
+    return Checkpoint(
+        *(model, f"timm_{tag}", f"{_HUB}{name}_in1k/resolve/main/model.safetensors", top1, top5, resize, size),
+        interpolation="bicubic",
+        licence="Apache-2.0",
+        mean=halves,
+        std=halves,
+        options=_TIMM_OPTIONS.get(model, {}),
+    )
+
+
 def _gluon(model: str, file: str, top1: float, top5: float) -> Checkpoint:
     url = _GLUON + file
     return Checkpoint(model, "timm_gluon", url, top1, top5, 256, 224, "bicubic", licence="Apache-2.0")
@@ -304,6 +336,7 @@ CHECKPOINTS = (
     *(_lite(*row) for row in _LITE_ROWS),
     *(_timm(*row) for row in _TIMM_ROWS),
     *(_gluon(*row) for row in _GLUON_ROWS),
+    *(_hub(*row) for row in _HUB_ROWS),
 )
 """All published weights."""
 
@@ -392,12 +425,12 @@ def published_file(row: Checkpoint) -> Path:
     Raises:
         WeightsError: when it cannot be downloaded, or is not the published one.
     """
-    name = row.url.rpartition("/")[2]
-    path = cache_folder() / name
+    path = cache_folder() / row.file
     if not path.exists() and (packaged := _packaged(row)) is not None and packaged.is_file():
         path = packaged
     if not path.exists():
-        download(_mirrored(row.url), path, _digits(name))
+        url, checksum_url = _addresses(row)
+        download(url, path, _digits(row.file) or read_checksum(checksum_url, url, path))
     if not checksum(path).startswith(_digits(path.name)):
         raise WeightsError(f"{path} is not the published file: its checksum is another; delete it")
     return path
@@ -411,15 +444,18 @@ def _packaged(row: Checkpoint) -> Path | None:
     )
 
 
-def _mirrored(url: str) -> str:
+def _addresses(row: Checkpoint) -> tuple[str, str]:
+    """URLs of the file, and of its checksum, which is needed where the name does not end in it."""
     mirror = os.environ.get("FLAXCNN_MIRROR")
     if not mirror:
-        return url
+        return row.url, row.url.replace("/resolve/", "/raw/")  # where the hub shows the file's Git LFS pointer
     if not mirror.startswith(("http://", "https://", "file://")):
         raise WeightsError(f"FLAXCNN_MIRROR must begin with http://, https:// or file://, not {mirror!r}")
-    return f"{mirror.rstrip('/')}/{url.rpartition('/')[2]}"
+    url = f"{mirror.rstrip('/')}/{row.file}"
+    return url, f"{url}.sha256"
 
 
 def _digits(file: str) -> str:
-    """The first digits of the sha256, which end a published file's name."""
-    return Path(file).stem.rpartition("-")[2]
+    """The first digits of the sha256, which end a published file's name; none of one that does not tell."""
+    match = re.search(r"-([0-9a-f]{8,})\.\w+$", file)
+    return match[1] if match else ""

@@ -328,9 +328,13 @@ def test_data_of_another_spelling_or_place_goes_on(
     folder.rename("moved")
     words = folder_words(Path("moved"))
     assert command("train", "--config", config_file, "--workdir", trained_on, *words).status == 0
+    words += ["--data.cache", "decoded"]
+    assert command("train", "--config", config_file, "--workdir", trained_on, *words).status == 0
+    monkeypatch.chdir(trained_on)
     result = command("evaluate", "--workdir", trained_on)
     assert result.status == 0
     assert "not the images" not in result.err
+    assert (folder.parent / "decoded").is_dir() and not Path("decoded").exists()
 
 
 def test_data_that_changed_is_refused(refused: Refused, config_file: Path, folder: Path, trained_on: Path) -> None:
@@ -345,6 +349,24 @@ def test_data_that_changed_is_refused(refused: Refused, config_file: Path, folde
 def test_a_run_within_the_data(refused: Refused, config_file: Path, folder: Path, workdir: str) -> None:
     line = refused("train", "--config", config_file, "--workdir", folder / workdir, *folder_words(folder))
     assert f"the run folder {folder / workdir} lies within data.path {folder}" in line
+    assert sorted(entry.name for entry in folder.iterdir()) == ["train", "val"]
+
+
+def test_a_cache_within_the_data(train_refused: Refused, folder: Path) -> None:
+    line = train_refused(*folder_words(folder), "--data.cache", folder / "decoded")
+    assert f"data.cache {folder / 'decoded'} lies within data.path {folder}; choose another folder" in line
+    assert sorted(entry.name for entry in folder.iterdir()) == ["train", "val"]
+
+
+def test_a_cache_is_found_from_anywhere(
+    command: Command, config_file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    words = [*folder_words(folder), "--data.cache", "decoded"]
+    assert command("train", "--config", config_file, "--workdir", "run", *words).status == 0
+    assert len(list((folder.parent / "decoded").iterdir())) == 12
+    monkeypatch.chdir(folder)
+    assert command("evaluate", "--workdir", folder.parent / "run").status == 0
     assert sorted(entry.name for entry in folder.iterdir()) == ["train", "val"]
 
 

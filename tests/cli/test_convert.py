@@ -33,7 +33,7 @@ def test_converts_bit_for_bit(
     tmp_path: Path, saved: dict[str, np.ndarray], capsys: pytest.CaptureFixture[str], source: str, target: str
 ) -> None:
     out = tmp_path / "out" / KINDS[target]
-    arguments = ["--model", "lenet", "--num-classes", "10", str(tmp_path / KINDS[source]), str(out)]
+    arguments = ["--model", "lenet", str(tmp_path / KINDS[source]), str(out)]
     assert script("convert", arguments) == 0
     converted = read_weights(out).state_dict
     assert converted.keys() == saved.keys()
@@ -42,21 +42,30 @@ def test_converts_bit_for_bit(
         np.testing.assert_array_equal(converted[key], array)
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith(f"read {tmp_path / KINDS[source]}: ")
+    assert printed[0].endswith(", 10 classes, channels 3")
     assert printed[1] == f"wrote {out}: 10 arrays, 121,182 numbers, float64"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "lenet", "w.pth", "out.pth"], "fc3.bias has shape (10,), the model's is (1000,)"),
+        (
+            ["--model", "lenet", "--num-classes", "3", "w.pth", "out.pth"],
+            "fc3.bias has shape (10,), the model's is (3,)",
+        ),
+        (
+            ["--model", "lenet", "--num-classes", "-3", "w.pth", "out.pth"],
+            "--model: num_classes must be a whole number",
+        ),
+        (["--model", "resnet18", "w.pth", "out.pth"], "missing bn1.bias"),
         (["--model", "lenett", "w.pth", "out.pth"], "did you mean lenet"),
         (["w.pth", "out.pth"], "--model NAME is needed"),
         (["--model", "lenet", "absent.pth", "out.pth"], "there is no file absent.pth"),
-        (["--model", "lenet", "--num-classes", "10", "w.pth", "out.onnx"], "out.onnx ends neither in .pth"),
-        (["--model", "lenet", "--num-classes", "10", "w.pth", "w"], "w exists"),
-        (["--model", "lenet", "--num-classes", "10", "w.pth", "w.pth"], "w.pth exists; remove it"),
-        (["--model", "lenet", "--num-classes", "10", "w.pth", "w.pth/x"], "cannot write w.pth/x: Not a directory"),
-        (["--model", "lenet", "--num-classes", "10", "w.pth", "/proc/x.pth"], "cannot write /proc/x.pth: "),
+        (["--model", "lenet", "w.pth", "out.onnx"], "out.onnx ends neither in .pth"),
+        (["--model", "lenet", "w.pth", "w"], "w exists"),
+        (["--model", "lenet", "w.pth", "w.pth"], "w.pth exists; remove it"),
+        (["--model", "lenet", "w.pth", "w.pth/x"], "cannot write w.pth/x: Not a directory"),
+        (["--model", "lenet", "w.pth", "/proc/x.pth"], "cannot write /proc/x.pth: "),
         (["--model", "lenet", "--entry", "ema", "w.pth", "out.pth"], "no entry 'ema'"),
     ],
 )

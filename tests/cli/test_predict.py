@@ -9,13 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from flaxcnn import create_model, load_weights, save_weights
 from flaxcnn.data import digits
+from flaxcnn.errors import UserError
+from flaxcnn.inference.predict import find_images
 from flaxcnn.visual.annotate import annotate
+from flaxcnn.weights import abstract_variables
 from tests.cli.conftest import Command
 
 
@@ -68,11 +72,17 @@ def test_a_strip_of_labels_leaves_the_picture_as_it_is() -> None:
 
 def test_an_image_on_standard_input(run_folder: Path, pictures: Path, command: Command) -> None:
     file = pictures / "a" / "digit.png"
-    words = [sys.executable, "-m", "flaxcnn", "predict", "--workdir", str(run_folder), "--json", "-"]
+    words = [sys.executable, "-m", "flaxcnn", "predict", "--workdir", str(run_folder), "--json", "-", "-", "-"]
     piped = subprocess.run(words, input=file.read_bytes(), capture_output=True, check=False)
     assert piped.returncode == 0, piped.stderr
     expected = json.loads(command("predict", "--workdir", run_folder, "--json", file).out)
-    assert json.loads(piped.stdout) == {**expected, "file": "-"}
+    lines = [json.loads(line) for line in piped.stdout.splitlines()]
+    assert [line["file"] for line in lines] == ["-"] * 3  # named thrice, it is read once
+    for line in lines:
+        assert [p["label"] for p in line["predictions"]] == [p["label"] for p in expected["predictions"]]
+        assert line["predictions"][0]["probability"] == pytest.approx(
+            expected["predictions"][0]["probability"], abs=1e-5
+        )
 
 
 def test_weights_in_a_file(command: Command, run_folder: Path, pictures: Path, tmp_path: Path) -> None:
@@ -86,6 +96,24 @@ def test_weights_in_a_file(command: Command, run_folder: Path, pictures: Path, t
     assert [p["label"] for p in found["predictions"]] == [f"class {p['label']}" for p in expected["predictions"]]
     for ours, theirs in zip(found["predictions"], expected["predictions"], strict=True):
         assert ours["probability"] == pytest.approx(theirs["probability"], abs=1e-5)
+
+
+def test_an_empty_name_is_not_the_folder_one_stands_in(pictures: Path) -> None:
+    with pytest.raises(UserError, match="the name of an image is empty"):
+        find_images([str(pictures), ""])
+
+
+def test_weights_for_grey_images(command: Command, pictures: Path, tmp_path: Path) -> None:
+    model = create_model("lenet", num_classes=3)
+    for channels in (1, 4):
+        variables = jax.tree.map(lambda a: np.full(a.shape, 0.01), abstract_variables(model, channels))
+        save_weights(model, variables, tmp_path / f"{channels}.pth", channels=channels)
+    file = pictures / "a" / "digit.png"
+    result = command("predict", "--model", "lenet", "--weights", tmp_path / "1.pth", "--json", file)
+    assert len(json.loads(result.out)["predictions"]) == 3
+    result = command("predict", "--model", "lenet", "--weights", tmp_path / "4.pth", file)
+    assert result.status == 2
+    assert "4.pth is for images of 4 channels; files are read as 3, or 1 (grey)" in result.err
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,8 @@ def test_arrayrecord(command: Command, folder: Path, tmp_path: Path) -> None:
     prepared = tfds_splits("insects", data_dir=tmp_path / "out")
     for split, make in folder_splits(folder).items():
         np.testing.assert_array_equal(prepared[split]().labels, make().labels)
+    unsplit = command("prepare_data", "arrayrecord", folder / "train", "--out", tmp_path / "out", "--name", "all")
+    assert f"wrote {tmp_path}/out/all/1.0.0: 8 train\n" in unsplit.out
 
 
 def test_mistakes(refused: Callable[..., str], folder: Path, tmp_path: Path) -> None:

@@ -17,6 +17,17 @@ from tests.cli.conftest import Command
 ROOT = Path(__file__).parents[2]
 
 
+def test_a_run_is_a_function_of_its_config(
+    command: Command, config_file: Path, run_folder: Path, tmp_path: Path
+) -> None:
+    """Whatever the number of threads that load images; another seed makes another run."""
+    words = ["--config", config_file, "--data.threads", 1]
+    assert command("train", *words, "--workdir", tmp_path / "again").status == 0
+    assert differences(run_folder, tmp_path / "again") == []
+    assert command("train", *words, "--workdir", tmp_path / "other", "--train.seed", 1).status == 0
+    assert "the records differ" in differences(run_folder, tmp_path / "other")
+
+
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
 )
@@ -66,13 +77,12 @@ def test_ctrl_c_while_it_starts(config_file: Path, tmp_path: Path, seconds: floa
 
 
 @pytest.mark.slow
-def test_kills_at_any_moment_change_nothing() -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_kills_at_any_moment_change_nothing(processes: int) -> None:
+    """Of two processes one is killed, and the other must say so and end."""
+    words = ["--kills", "3", "--epochs", "2", "--processes", str(processes)]
     result = subprocess.run(
-        [sys.executable, "benchmarks/kill_and_resume.py", "--kills", "3", "--epochs", "2"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "benchmarks/kill_and_resume.py", *words], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "lenet: 3 kills, " in result.stdout

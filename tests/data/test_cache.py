@@ -82,3 +82,14 @@ def test_a_broken_file_is_named_as_ever(source: Counting, tmp_path: Path) -> Non
     for folder in (None, tmp_path / "cache"):
         with pytest.raises(DataError, match=r"1.jpg: not an image"):
             CachedSource(source, folder)[1]
+
+
+def test_a_folder_that_cannot_be_made_or_written_is_named(source: Counting, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(DataError, match=f"^{file}: .*cannot be kept there: File exists"):
+        CachedSource(source, file)
+    cached = CachedSource(source, tmp_path / "cache")
+    (tmp_path / "cache").rmdir()
+    with pytest.raises(DataError, match=f"^{tmp_path / 'cache'}: .*cannot be kept there: No such file or directory"):
+        cached[0]

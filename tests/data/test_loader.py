@@ -11,7 +11,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -41,6 +45,11 @@ class Numbers:
 
     def name(self, index: int) -> str:
         return f"number {index}"
+
+
+class Twenty(Numbers):
+    def __len__(self) -> int:
+        return 20
 
 
 def value(image: Image.Image) -> np.ndarray:
@@ -173,8 +182,7 @@ def test_four_processes_share_an_epoch_whatever_the_order() -> None:
         source = Unbalanced()
         whole = labels(train(2, source=source, batch_size=8, **options))
         parts = [train(2, source=source, batch_size=8, shard=(i, 4), **options) for i in range(4)]
-        joined = np.concatenate([np.concatenate([part[step]["label"] for part in parts]) for step in range(2)])
-        assert joined.tolist() == whole
+        assert labels(joined(parts)) == whole
 
 
 @pytest.mark.parametrize("position", [0, 3, 5, 7, 12])
@@ -193,13 +201,39 @@ def test_resumed_run_continues_with_the_very_next_batch(position: int) -> None:
     resumed.close()
 
 
-def test_shards_make_up_the_batch() -> None:
-    whole = train(7, batch_size=6)
-    shards = [train(7, batch_size=6, shard=(i, 3)) for i in range(3)]
-    joined = [
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_shards_make_up_the_batch(count: int) -> None:
+    whole = train(7, batch_size=12)
+    shards = [train(7, batch_size=12, shard=(i, count)) for i in range(count)]
+    assert_same(joined(shards), whole)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_an_epoch_of_all_shards_is_the_data_set(count: int) -> None:
+    source = Twenty()
+    shards = [train(5, source=source, batch_size=4, shard=(i, count)) for i in range(count)]
+    assert sorted(labels(itertools.chain(*shards))) == list(range(20))
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_resumed_run_continues_in_another_number_of_processes(count: int) -> None:
+    with closing(train_batches(Numbers(), value_and_noise, batch_size=4, seed=1)) as batches:
+        take(batches, 8)
+        state = json.loads(json.dumps(batches.get_state()))
+        expected = take(batches, 6)
+    shards = []
+    for i in range(count):
+        with closing(train_batches(Numbers(), value_and_noise, batch_size=4, seed=1, shard=(i, count))) as shard:
+            shard.set_state(state)
+            shards.append(take(shard, 6))
+    assert_same(joined(shards), expected)
+
+
+def joined(shards: list[list[dict[str, np.ndarray]]]) -> list[dict[str, np.ndarray]]:
+    """The batches that shards have parts of."""
+    return [
         {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} for parts in zip(*shards, strict=True)
     ]
-    assert_same(joined, whole)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 23, 24, 40])
@@ -221,10 +255,7 @@ def test_evaluation_sees_every_example_once_in_order(batch_size: int) -> None:
 def test_evaluation_shards_keep_step_and_make_up_the_batch(batch_size: int) -> None:
     whole = list(eval_batches(Numbers(), value, batch_size=batch_size))
     shards = [list(eval_batches(Numbers(), value, batch_size=batch_size, shard=(i, 4))) for i in range(4)]
-    joined = [
-        {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} for parts in zip(*shards, strict=True)
-    ]
-    assert_same(joined, whole)
+    assert_same(joined(shards), whole)
 
 
 @pytest.mark.parametrize("num_threads", [1, 3])
@@ -263,6 +294,56 @@ def test_threads_end() -> None:
         list(eval_batches(Numbers(broken=2), value, batch_size=4, num_threads=2))
     wait_for_the_end()
     del failed
+
+
+def test_what_is_held_of_a_batch_is_never_written_again() -> None:
+    """Of views, slices, JAX's arrays and buffers alike, while the memory of those let go serves again."""
+    holds: tuple[Callable[[np.ndarray], Any], ...] = (
+        lambda image: image,
+        lambda image: image[1:, 0].T,
+        memoryview,
+        lambda image: np.asarray(memoryview(image)),
+        lambda image: image.view(np.ndarray).reshape(-1)[::2],
+        jax.device_put,
+        lambda image: jax.jit(jnp.negative)(image),
+    )
+    held, expected, addresses = [], [], []
+    with closing(train_batches(Numbers(), value_and_noise, batch_size=4, seed=1, num_threads=2)) as batches:
+        for step in range(60):
+            image = next(batches)["image"]
+            addresses.append(image.ctypes.data)
+            if step % 3 == 0:
+                hold = holds[step // 3 % len(holds)]
+                held.append(hold(image))
+                expected.append(np.array(hold(image.copy())))
+            del image
+    for one, other in zip(held, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    let_go = [address for step, address in enumerate(addresses) if step % 3]
+    assert len(set(let_go)) < len(let_go)
+
+
+def test_what_is_left_of_many_batches_is_bounded() -> None:
+    code = """
+import numpy as np, pathlib
+from flaxcnn.data import synthetic, train_batches
+resident = lambda: int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096
+batches = train_batches(
+    synthetic(64, image_size=1), lambda image, rng: np.ones((256, 256, 3), np.float32),
+    batch_size=8, seed=0, num_threads=1,
+)
+next(batches)
+before = resident()
+held = [next(batches) for _ in range(40)]
+assert resident() - before > 200e6
+del held
+next(batches)
+assert resident() - before < 80e6, resident() - before
+batches.close()
+"""
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("only Linux tells the memory of a process")
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_steps_per_epoch() -> None:

@@ -21,10 +21,10 @@ def test_200_updates_are_torchs(case: str, problem: str) -> None:
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("case", ["sgd momentum", "adam weight decay", "nadam decoupled", "adamw"])
-def test_a_decay_mask_is_a_group_without_weight_decay(case: str) -> None:
-    trail = both(case, steps=200, rate=falling_rate, dtype="float64", problem="network", undecayed=("b1", "b2"))
-    for ours, theirs in trail:
+@pytest.mark.parametrize("case", [case for case, (_, _, options) in CASES.items() if "weight_decay" in options])
+def test_groups_of_other_rates_and_without_weight_decay_are_torchs(case: str) -> None:
+    groups = {"undecayed": ("usual",), "factors": {"usual": 0.5, "tiny": 2.0}}
+    for ours, theirs in both(case, steps=200, rate=falling_rate, dtype="float64", **groups):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
 
 

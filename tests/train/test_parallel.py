@@ -38,7 +38,7 @@ def test_eight_devices() -> None:
     assert result.returncode == 0, result.stdout
 
 
-def run_processes(folder: Path, count: int) -> list[dict]:
+def run_processes(folder: Path, count: int, arrangement: str = "jit") -> list[dict]:
     """Run `one_of_many.py` in so many processes, of four devices together."""
     folder.mkdir()
     with socket.socket() as probe:
@@ -46,7 +46,7 @@ def run_processes(folder: Path, count: int) -> list[dict]:
         port = probe.getsockname()[1]
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.train.one_of_many", *map(str, (index, count, port, folder))],
+            [sys.executable, "-m", "tests.train.one_of_many", *map(str, (index, count, port, folder, arrangement))],
             cwd=ROOT,
             env=environment(4 // count),
             stdout=subprocess.PIPE,
@@ -71,10 +71,10 @@ def restored(folder: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 4])
-def test_several_processes_are_as_one(tmp_path: Path, count: int) -> None:
+@pytest.mark.parametrize(("count", "arrangement"), [(2, "jit"), (4, "jit"), (2, "fsdp"), (2, "pmap")])
+def test_several_processes_are_as_one(tmp_path: Path, count: int, arrangement: str) -> None:
     (one,) = run_processes(tmp_path / "one", 1)
-    many = run_processes(tmp_path / "many", count)
+    many = run_processes(tmp_path / "many", count, arrangement)
     assert one["result"]["examples"] == 8 + 7 + 6
     for each in many:
         assert each["result"] == pytest.approx(one["result"], rel=1e-9)

@@ -56,6 +56,19 @@ def test_another_config_is_refused_with_the_fields_that_differ(tmp_path: Path) -
     assert folder.read_config() == json.loads(json.dumps(CONFIG))
 
 
+def test_a_run_of_another_length_says_how_to_train_on(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with start(folder, {"train": {"epochs": 10, "seed": 0}}):
+        save_checkpoint(folder)
+    with pytest.raises(RunError) as error, start(folder, {"train": {"epochs": 20, "seed": 0}}):
+        pass
+    assert "train.epochs is 10 there and 20 here" in str(error.value)
+    assert f"to train on from its end, add --model.weights {tmp_path}" in str(error.value)
+    with pytest.raises(RunError) as error, start(folder, {"train": {"epochs": 10, "seed": 1}}):
+        pass
+    assert "to train on" not in str(error.value)
+
+
 @pytest.mark.parametrize("other", [{"class_names": ("dog", "zebra")}, {"examples": "7 examples"}], ids=str)
 def test_other_data_is_refused(tmp_path: Path, other: dict) -> None:
     folder = RunFolder(tmp_path)

@@ -12,6 +12,7 @@ import pytest
 from flaxcnn import create_model, load_weights
 from flaxcnn.train.checkpoint import Checkpoints
 from flaxcnn.weights import WeightsError, abstract_variables
+from flaxcnn.weights.orbax import write_orbax
 
 MODEL = create_model("lenet", num_classes=10)
 
@@ -60,4 +61,17 @@ def test_a_broken_checkpoint_is_refused_by_one_line(tmp_path: Path) -> None:
     (folder / "checkpoints" / "5" / "state" / "_METADATA").write_text("{")
     with pytest.raises(WeightsError, match=r"cannot read checkpoint .*run/checkpoints/5") as refusal:
         load_weights(MODEL, folder)
+    assert "\n" not in str(refusal.value)
+    folder = run(tmp_path / "other", {5: 0.5})
+    (folder / "checkpoints" / "5" / "metrics" / "metrics").write_text('{"top')
+    with pytest.raises(WeightsError, match=r"cannot read checkpoint .*other/checkpoints/5: its metrics are damaged"):
+        load_weights(MODEL, folder)
+
+
+def test_a_checkpoint_that_becomes_far_more_than_its_files_is_refused(tmp_path: Path) -> None:
+    """Zeros, which compress to next to nothing."""
+    bomb = {"params": {"conv1": {"kernel": np.zeros(2**26, np.float32)}}}  # 256 MiB
+    write_orbax(tmp_path / "bomb", bomb)
+    with pytest.raises(WeightsError, match=r"bomb declares 268,435,456 bytes of numbers in files of ") as refusal:
+        load_weights(MODEL, tmp_path / "bomb")
     assert "\n" not in str(refusal.value)

@@ -62,13 +62,16 @@ def test_reads_what_trainers_write(tmp_path: Path, zip_format: bool, protocol: i
     module = torch.nn.Linear(3, 2)
     average = torch.optim.swa_utils.AveragedModel(module)
     optimizer = torch.optim.Adam(module.parameters())
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 5])  # whose milestones are a Counter
     module(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     checkpoint = {
         "model": {f"module.{key}": value for key, value in module.state_dict().items()},
         "model_ema": average.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "args": Namespace(lr=0.1, layers=[1, 2], sizes=(3, 4), name=None),
+        "lr_scheduler": scheduler.state_dict(),
+        "args": Namespace(lr=0.1, layers=[1, 2], sizes=(3, 4), name=None, device=torch.device("cuda")),
+        "shape": torch.Size([2, 3]),
         "epoch": 3,
     }
     path = tmp_path / "checkpoint.pth"
@@ -80,7 +83,9 @@ def test_reads_what_trainers_write(tmp_path: Path, zip_format: bool, protocol: i
     averaged = read_weights(path, entry="model_ema")
     assert_same(averaged.state_dict, average.module.state_dict())
     assert "left out n_averaged" in averaged.notes
-    with pytest.raises(WeightsError, match=r"no entry 'ema'; its dictionaries: model, model_ema, optimizer"):
+    with pytest.raises(
+        WeightsError, match=r"no entry 'ema'; its dictionaries: model, model_ema, optimizer, lr_scheduler"
+    ):
         read_weights(path, entry="ema")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from flaxcnn import WeightsError, create_model, from_torch, load_weights, save_weights, to_torch
 from flaxcnn.models import Classifier, with_head
-from flaxcnn.weights import abstract_variables, count_classes, start_from
+from flaxcnn.weights import abstract_variables, fitted, start_from
 from flaxcnn.weights.transfer import with_channels
 
 
@@ -131,12 +131,35 @@ def test_the_state_dict_inside_a_checkpoint_is_found(wrap: Callable[..., Any]) -
     model = create_model("lenet", num_classes=3)
     weights = state_dict_of(model)
     assert_taken(to_torch(model, from_torch(model, wrap(weights))), weights, set())
-    assert count_classes(model, wrap(weights)) == 3
+    assert fitted(create_model("lenet"), wrap(weights)) == (model, 3)
     started = start_from(model, random_variables(model), wrap(weights))
     assert started.notes == ()  # its head too is taken
     assert_taken(to_torch(model, started.variables), weights, set())
     with pytest.raises(WeightsError, match=r"\(1 missing, 1 unexpected\): missing fc3.bias .*; unexpected fc4.bias"):
         from_torch(model, wrap({key.replace("fc3.bias", "fc4.bias"): array for key, array in weights.items()}))
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "options"),
+    [
+        ("lenet", 1, {"num_classes": 5}),
+        ("mobilenet_v3_small", 4, {"num_classes": 3}),
+        ("inception_v1", 3, {"num_classes": 7}),
+        ("inception_v1", 1, {"num_classes": 7, "aux_heads": False}),
+    ],
+)
+def test_weights_tell_the_model_they_are_for(name: str, channels: int, options: dict[str, Any]) -> None:
+    model = create_model(name, **options)
+    shapes = to_torch(
+        model, jax.tree.map(lambda a: np.zeros(a.shape), abstract_variables(model, channels)), channels=channels
+    )
+    assert fitted(create_model(name), shapes) == (model, channels)
+
+
+def test_weights_that_tell_nothing_leave_the_model_as_it_is() -> None:
+    model = create_model("resnet18", num_classes=9)
+    for weights in ({}, {"conv1.weight": np.zeros(3), "fc.weight": np.zeros(()), "x": np.zeros(2)}):
+        assert fitted(model, weights) == (model, 3)
 
 
 def test_what_holds_no_state_dict() -> None:

@@ -12,10 +12,20 @@ import jax
 import numpy as np
 import pytest
 
-from flaxcnn import create_model, imagenet_classes, list_models, load_pretrained, preprocessing, save_weights, to_torch
+from flaxcnn import (
+    create_model,
+    from_torch,
+    imagenet_classes,
+    list_models,
+    load_pretrained,
+    preprocessing,
+    save_weights,
+    to_torch,
+)
 from flaxcnn.weights import CHECKPOINTS, Checkpoint, WeightsError, abstract_variables, checkpoint, zoo
 
 TORCHVISION = [row for row in CHECKPOINTS if "pytorch.org" in row.url]
+HUB_FILE = "/resolve/main/model.safetensors"
 TIMM = [row for row in CHECKPOINTS if row.version.startswith("timm_")]
 _REASON = "torchvision's table is the reference"
 
@@ -51,6 +61,7 @@ def test_newest_weights_are_torchvisions_default() -> None:
 
 
 TIMM_NAMES = {
+    "mobilenet_v1": "mobilenetv1_100",
     "mobilenet_v2": "mobilenetv2_100",
     "mobilenet_v3_small": "mobilenetv3_small_100",
     "mobilenet_v3_large": "mobilenetv3_large_100",
@@ -58,17 +69,28 @@ TIMM_NAMES = {
 
 
 def test_table_has_all_of_timms_weights_that_it_may_have() -> None:
-    """Apache-2.0, ImageNet-1k, a file named by its checksum, of an architecture that is ours."""
+    """Apache-2.0, ImageNet-1k, of an architecture that is ours: a file named by its checksum, else that of the hub."""
     timm = pytest.importorskip("timm", reason="timm's table is the reference")
     expected = set()
-    for name in {row.model for row in TORCHVISION}:
+    for name in {row.model for row in TORCHVISION} | TIMM_NAMES.keys():
         for full in timm.list_pretrained(f"{TIMM_NAMES.get(name, name)}.*"):
             config = timm.models.get_pretrained_cfg(full)
-            if config.license == "apache-2.0" and config.num_classes == 1000 and config.url:
+            if config.license == "apache-2.0" and config.num_classes == 1000:
                 tag = full.partition(".")[2].removesuffix("_in1k")
-                url = config.url.replace("/rwightman/pytorch-image-models/", "/huggingface/pytorch-image-models/")
-                expected.add((name, f"timm_{tag}", url))
+                url = (config.url or "").replace(
+                    "/rwightman/pytorch-image-models/", "/huggingface/pytorch-image-models/"
+                )
+                expected.add((name, f"timm_{tag}", url or f"https://huggingface.co/{config.hf_hub_id}{HUB_FILE}"))
     assert {(row.model, row.version, row.url) for row in TIMM} == expected
+
+
+def test_every_file_of_timms_fits_its_model() -> None:
+    timm = pytest.importorskip("timm", reason="timm's models have the keys")
+    for row in TIMM:
+        if row.url.endswith(HUB_FILE):
+            theirs = timm.create_model(TIMM_NAMES.get(row.model, row.model))
+            model = create_model(row.model, **row.options)
+            assert len(jax.tree.leaves(from_torch(model, theirs.state_dict()))) > 50
 
 
 @pytest.mark.parametrize("row", TIMM, ids=lambda row: f"{row.model}-{row.version}")
@@ -92,8 +114,8 @@ def test_class_names_are_torchvisions() -> None:
 def test_every_row_makes_a_model() -> None:
     for row in CHECKPOINTS:
         assert create_model(row.model, **row.options).num_classes == 1000
-        assert len(zoo._digits(row.url.rpartition("/")[2])) >= 8
-    assert len(CHECKPOINTS) == 101
+        assert len(zoo._digits(row.file)) >= 8 or row.url.endswith(HUB_FILE)
+    assert len({row.file for row in CHECKPOINTS}) == len(CHECKPOINTS) == 107
 
 
 @pytest.mark.parametrize("row", CHECKPOINTS, ids=lambda row: f"{row.model}-{row.version}")
@@ -148,11 +170,58 @@ def test_load_pretrained_from_a_mirror_and_then_from_the_cache(tmp_path: Path, m
         load_pretrained("lenet")
 
 
+def test_a_file_of_the_hub_is_verified_by_the_pointer_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's tree of URLs, in a folder: `resolve` has the file and `raw` its Git LFS pointer."""
+    model = create_model("lenet")
+    variables = jax.tree.map(lambda a: np.ones(a.shape, a.dtype), abstract_variables(model))
+    hub, cached = (
+        tmp_path / "timm" / "lenet.best_in1k",
+        tmp_path / "flaxcnn" / "weights" / "lenet.best_in1k.safetensors",
+    )
+    for branch in ("resolve", "raw"):
+        (hub / branch / "main").mkdir(parents=True)
+    file, pointer = hub / "resolve" / "main" / "model.safetensors", hub / "raw" / "main" / "model.safetensors"
+    save_weights(model, variables, file)
+    pointer.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1\n")
+    monkeypatch.setattr(zoo, "_HUB", (tmp_path / "timm").as_uri() + "/")
+    row = Checkpoint("lenet", "v1", file.as_uri(), 99.0, None, 36, 32, "bilinear", "none")
+    monkeypatch.setattr(zoo, "CHECKPOINTS", (row,))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("FLAXCNN_MIRROR", raising=False)
+    monkeypatch.setattr("flaxcnn.weights.download._PAUSE", 0.01)
+
+    with pytest.raises(WeightsError, match=f"not {'0' * 16}: it is damaged or another file"):
+        load_pretrained("lenet")
+    pointer.write_text("<html>")
+    with pytest.raises(WeightsError, match="does not hold the sha256"):
+        load_pretrained("lenet")
+    pointer.unlink()
+    with pytest.raises(WeightsError, match=f"cannot download {file.as_uri()} .* put it at {cached}"):
+        load_pretrained("lenet")
+    assert not cached.exists()
+    digits = hashlib.sha256(file.read_bytes()).hexdigest()
+    pointer.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{digits}\nsize 1\n")
+    jax.tree.map(np.testing.assert_array_equal, load_pretrained("lenet")[1], variables)
+    assert cached.exists()
+
+    cached.unlink()  # and from a mirror, which has it by the repository's name
+    monkeypatch.setenv("FLAXCNN_MIRROR", tmp_path.as_uri())
+    file.rename(tmp_path / cached.name)
+    (tmp_path / f"{cached.name}.sha256").write_text(f"{digits}  {cached.name}\n")
+    jax.tree.map(np.testing.assert_array_equal, load_pretrained("lenet")[1], variables)
+
+
 def test_what_load_pretrained_says_where_it_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("flaxcnn.weights.download._PAUSE", 0.01)
     monkeypatch.setenv("FLAXCNN_MIRROR", "http://127.0.0.1:9")
     with pytest.raises(WeightsError, match=r"put it at .*flaxcnn/weights/resnet18-f37072fd\.pth"):
+        load_pretrained("resnet18")
+    with pytest.raises(WeightsError, match=r"put it at .*/mobilenetv1_100\.ra4_e3600_r224_in1k\.safetensors"):
+        load_pretrained("mobilenet_v1")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(WeightsError, match=r"cannot write in .*/file/flaxcnn/weights: .*XDG_CACHE_HOME"):
         load_pretrained("resnet18")
     monkeypatch.setenv("FLAXCNN_MIRROR", "/some/folder")
     with pytest.raises(WeightsError, match="FLAXCNN_MIRROR must begin with"):

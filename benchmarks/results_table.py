@@ -1,0 +1,217 @@
+"""Train one network of every family on the embedded digits by one recipe, and write docs/results.md and its Chinese.
+
+    python benchmarks/results_table.py
+
+Every measurement is kept in a file of runs/results/, and the same command goes on from there. `--phases train` only
+trains; `--phases time` only measures the time of an epoch, which wants the machine for itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from flaxcnn import create_model
+from flaxcnn.analysis import cost
+from flaxcnn.build import build, build_batches, build_devices, build_step, initial_state
+from flaxcnn.cli.command_line import load_config
+from flaxcnn.cli.environment import set_up_jax
+from flaxcnn.cli.huge_pages import start_again_with_huge_pages
+from flaxcnn.config import Config
+from flaxcnn.data import digits
+
+# Model, and the chapter of the guide that it is from.
+MODELS = {
+    "lenet": "lenet",
+    "alexnet_half": "alexnet",
+    "vgg11_bn": "vgg",
+    "googlenet": "googlenet",
+    "resnet18": "resnet",
+    "resnext50_32x4d": "resnext",
+    "mobilenet_v1": "mobilenet",
+    "mobilenet_v2": "mobilenet",
+    "mobilenet_v3_small": "mobilenet",
+    "shufflenet_v1_g3": "shufflenet",
+    "shufflenet_v2_x1_0": "shufflenet",
+    "efficientnet_b0": "efficientnet",
+    "efficientnet_lite0": "efficientnet",
+}
+# By the published momentum, V3's running statistics would still hold much of their initial values.
+OPTIONS = {"mobilenet_v3_small": {"momentum": 0.1}}
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ROOT / "configs" / "digits.py"
+RESULTS = ROOT / "runs" / "results"
+WARM_UP, TIMED = 3, 20
+"""Updates before the measurement, and in it."""
+
+
+def main() -> None:
+    """Measure what is not known yet, and write the pages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--models", nargs="+", choices=list(MODELS), default=list(MODELS), metavar="NAME", help="those to measure"
+    )
+    parser.add_argument("--phases", nargs="+", choices=PHASES, default=list(PHASES))
+    options = parser.parse_args()
+    start_again_with_huge_pages()
+    set_up_jax("cpu")
+    for phase in options.phases:
+        for name in options.models:
+            if not file(name, phase).exists():
+                result = PHASES[phase](name)
+                RESULTS.mkdir(parents=True, exist_ok=True)
+                file(name, phase).write_text(json.dumps(result) + "\n")
+                print(f"{name}: {result}", flush=True)
+    missing = [f"{name}.{phase}" for name in MODELS for phase in PHASES if not file(name, phase).exists()]
+    if missing:
+        print(f"not measured yet, so no page is written: {', '.join(missing)}")
+    else:
+        write_pages()
+
+
+def train(name: str) -> dict[str, float]:
+    """Train by the command; its last evaluation."""
+    with tempfile.TemporaryDirectory() as workdir:
+        command = [sys.executable, "scripts/train.py", "--config", str(CONFIG), "--model.name", name]
+        if name in OPTIONS:
+            command += ["--model.options", *(str(word) for option in OPTIONS[name].items() for word in option)]
+        # One evaluation and one checkpoint, which do not change the training.
+        command += ["--device", "cpu", "--workdir", workdir, "--train.eval_every", str(config(name).train.epochs)]
+        subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+        *_, last = map(json.loads, (Path(workdir) / "metrics.jsonl").read_text().splitlines())
+    return {"top1": last["top1"], "loss": last["loss"]}
+
+
+def time_an_epoch(name: str) -> dict[str, float]:
+    """The seconds of an epoch: of its updates, batches loaded meanwhile, without compilation and evaluation."""
+    settings = config(name)
+    experiment, devices = build(settings), build_devices(settings)
+    state = devices.put_state(initial_state(settings, experiment))
+    batches = build_batches(settings, experiment)
+    batch = devices.put_batch(next(batches))
+    step = devices.jit_step(build_step(settings, experiment, devices), state).lower(state, batch).compile()
+    times = []
+    for _ in range(WARM_UP + TIMED):
+        began = time.perf_counter()
+        state, metrics = step(state, batch)
+        batch = devices.put_batch(next(batches))
+        jax.block_until_ready((state, metrics))
+        times.append(time.perf_counter() - began)
+    batches.close()
+    seconds = statistics.median(times[WARM_UP:]) * experiment.schedule.steps_per_epoch
+    return {"seconds": seconds, "cores": len(os.sched_getaffinity(0))}
+
+
+PHASES = {"train": train, "time": time_an_epoch}
+"""What is measured of each model, and is kept in a file of its own."""
+
+
+def config(name: str) -> Config:
+    """The recipe, for a model."""
+    recipe = load_config(CONFIG)
+    return replace(recipe, model=replace(recipe.model, name=name, options=OPTIONS.get(name, {})), device="cpu")
+
+
+def write_pages() -> None:
+    """Write the table in both languages."""
+    recipe, train_images, held_out = load_config(CONFIG), len(digits("train")), len(digits("val"))
+    results = {name: {phase: json.loads(file(name, phase).read_text()) for phase in PHASES} for name in MODELS}
+    facts = {
+        "size": recipe.data.image_size,
+        "batch": recipe.data.batch_size,
+        "epochs": recipe.train.epochs,
+        "train": f"{train_images:,}",
+        "held_out": held_out,
+        "one": f"{1 / held_out:.2%}",
+        "cores": " / ".join(sorted({str(result["time"]["cores"]) for result in results.values()})),
+    }
+    for page, head in PAGES.items():
+        suffix = ".zh.md" if page.endswith(".zh.md") else ".md"
+        rows = [row(name, results[name], suffix) for name in MODELS]
+        (ROOT / "docs" / page).write_text(head.format(**facts, rows="\n".join(rows)))
+
+
+def row(name: str, result: dict[str, Any], suffix: str) -> str:
+    """A line of the table; links are to the chapters' English pages, which the site translates with the page."""
+    settings = config(name)
+    size = settings.data.image_size
+    parameters, macs = cost(create_model(name, num_classes=10, image_size=size), image_size=size)
+    return (
+        f"| [{name}](guide/{MODELS[name]}{suffix}) | {result['train']['top1']:.1%} | {result['time']['seconds']:.1f} "
+        f"| {parameters:,} | {macs / 1e6:,.1f} |"
+    )
+
+
+def file(name: str, phase: str) -> Path:
+    """Where a measurement is kept."""
+    return RESULTS / f"{name}.{phase}.json"
+
+
+PAGES = {
+    "results.md": """# Results
+
+Written by `python benchmarks/results_table.py`. One network of every family and version, trained from scratch on the
+same images by the same recipe, [`configs/digits.py`](../configs/digits.py): {train} of scikit-learn's handwritten
+digits, 8x8 pixels scaled to {size}x{size}, {epochs} epochs of AdamW in batches of {batch}, every network with the
+dropout and initialisation that it was published with. Only MobileNetV3 is given another momentum of BatchNorm (0.1):
+with its own, so short a training evaluates at chance ([why](guide/mobilenet.md#train-one)).
+
+- *Top-1* is of the {held_out} held-out digits after the last epoch; one digit is {one}.
+- *Seconds* are of an epoch's updates on {cores} CPU cores, loading included; without compilation and evaluation.
+- *Parameters* are those with 10 classes, auxiliary heads included; *multiply-adds* those of one image of {size}x{size}.
+
+| model | top-1 | seconds an epoch | parameters | multiply-adds (M) |
+|---|--:|--:|--:|--:|
+{rows}
+
+Read it with care. So few epochs of so few images ask which network learns quickly, not which is good: on ImageNet the
+order is another ([the models](models.md)). And multiply-adds are not time: depthwise and grouped convolutions have few
+of them, but read and write as much memory, and each update of all parameters costs the same however small the images
+are.
+
+Any other network is trained likewise:
+
+    python scripts/train.py --config configs/digits.py --model.name resnet34 --workdir runs/resnet34
+""",
+    "results.zh.md": """# 结果
+
+本页由 `python benchmarks/results_table.py` 生成。每个系列、每一代各取一个网络，\
+在同样的图像上用同一套设置 [`configs/digits.py`](../configs/digits.py) 从头训练：\
+scikit-learn 手写数字中的 {train} 张，8x8 像素放大到 {size}x{size}，\
+AdamW，批大小 {batch}，共 {epochs} 轮（epoch）；dropout 与初始化都保持各网络发表时的样子。\
+只有 MobileNetV3 改用了另一个批归一化动量（0.1）：用它原来的动量，\
+训练这样短，评估结果与随便猜无异（[原因](guide/mobilenet.zh.md#训练一个)）。
+
+- *top-1* 是最后一轮之后在 {held_out} 张留出图像上的准确率；一张图像相当于 {one}。
+- *秒数*是 {cores} 个 CPU 核上一轮参数更新所用的时间，数据加载与之并行；不含编译和评估。
+- *参数量*按 10 个类别计，含辅助分类头；*乘加数*按一张 {size}x{size} 像素的图像计。
+
+| 模型 | top-1 | 每轮秒数 | 参数量 | 乘加数 (M) |
+|---|--:|--:|--:|--:|
+{rows}
+
+请谨慎解读。数据和轮数这样少，比的是谁学得快，而不是谁更好：\
+在 ImageNet 上名次并不相同（[模型一览](models.zh.md)）。另外，乘加数不等于时间：\
+深度可分离卷积和组卷积的乘加数很少，读写的内存却并不少；\
+而每次更新全部参数的开销，图像再小也不会减少。
+
+别的网络也可以照此训练：
+
+    python scripts/train.py --config configs/digits.py --model.name resnet34 --workdir runs/resnet34
+""",
+}
+
+
+if __name__ == "__main__":
+    main()

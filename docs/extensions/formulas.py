@@ -1,0 +1,48 @@
+"""Formulas as MathML, which browsers draw by themselves: no script, no font and no network."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from docutils import nodes
+from latex2mathml.converter import convert
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+    from sphinx.writers.html5 import HTML5Translator
+
+
+def mathml(latex: str, display: str) -> str:
+    """MathML of a formula.
+
+    Args:
+        latex: the formula without its dollars.
+        display: "inline" or "block".
+
+    Returns:
+        A `<math>` element.
+
+    Raises:
+        ValueError: where it has a command that is not known, which would stand there as text.
+    """
+    markup = convert(latex, display=display)
+    unknown = re.search(r"\\[A-Za-z]+", markup)
+    if unknown:
+        raise ValueError(f"formula with an unknown command {unknown[0]}: {latex}")
+    return markup
+
+
+def _visit_inline(translator: HTML5Translator, node: nodes.math) -> None:
+    translator.body.append(mathml(node.astext(), "inline"))
+    raise nodes.SkipNode
+
+
+def _visit_block(translator: HTML5Translator, node: nodes.math_block) -> None:
+    translator.body.append(f'<div class="formula">{mathml(node.astext(), "block")}</div>\n')
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> None:
+    """Offer `html_math_renderer = "mathml"`."""
+    app.add_html_math_renderer("mathml", (_visit_inline, None), (_visit_block, None))

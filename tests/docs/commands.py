@@ -1,0 +1,213 @@
+"""How a test runs a command of the pages: as it stands, but on little data and for a few steps."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import flaxcnn.data
+from flaxcnn import create_model
+from flaxcnn.cli import command_line
+from flaxcnn.cli.main import script
+from flaxcnn.config import Config
+from tests.data.pictures import photographs, real_images, write_idx
+from tests.data.test_archives import Cifar
+from tests.docs.pages import ROOT
+from tests.variants import _FIXED_SIZES
+
+# What benchmarks are asked to do instead of what the pages measure with them.
+SMALL_BENCHMARKS = {
+    "compare": "--models lenet --batch 2 --image-size 32 --rounds 1 --seconds 1",
+    "convolution": "--batch 1 --repeats 1 --seconds 0 --only depthwise",
+    "degradation": "--depths 8 --epochs 1",
+    "fine_tuning": "--image-size 32 --scratch-epochs 1",
+    "guidelines": "--turns 1",
+    "kill_and_resume": "--kills 1 --epochs 2",
+    "loader": "--images 64 --rounds 1",
+    "loop_overhead": "--config configs/lenet.py --steps 2 --rounds 1",
+}
+# Programs that write into the repository, or want hours: that they are there, and answer --help, is all.
+ONLY_ASKED = ("convergence", "imagenet_plan", "models_table", "results_table", "scaling")
+
+
+def commands(line: str) -> Iterator[str]:
+    """The commands of a line of a page: options in brackets are given, of two the first; comments are dropped.
+
+    A line of nothing but flags is of `train`; one that a shell could not run is what a command has printed.
+    """
+    if not line.startswith("pip "):
+        line = re.sub(r"\[(--[^\]|]*)(\|[^\]]*)?\]", r"\1", line)
+    for part in line.split(" && "):
+        if part.startswith("--"):
+            folder = re.sub(r"\W", "", part)[:60]
+            part = f"flaxcnn train --config configs/lenet.py --workdir runs/{folder} {part}"
+        if _is_command(part):
+            yield " ".join(map(shlex.quote, shlex.split(part.partition(" > ")[0], comments=True)))
+
+
+def _is_command(line: str) -> bool:
+    """Whether a shell would find a program to run, after what is set for it."""
+    program = next((word for word in line.split() if not re.match(r"\w+=", word)), "")
+    return bool(re.fullmatch(r"[\w.-]+", program)) and (program == "flaxcnn" or shutil.which(program) is not None)
+
+
+def run(command: str) -> None:
+    """Run a command of a page in the current folder, which is one of `stage`.
+
+    Raises:
+        AssertionError: when it fails, or there is no rule for it.
+    """
+    for pattern, rule in RULES:
+        match = re.match(pattern, command)
+        if match:
+            rule(command, *match.groups())
+            return
+    raise AssertionError(f"no rule of {Path(__file__).name} says how to run: {command}")
+
+
+def _here(command: str, name: str) -> None:
+    """One of flaxcnn's commands, in this process."""
+    words = shlex.split(command.partition(name)[2].removeprefix(".py")) or ["--help"]
+    words = [str(Path(word).expanduser()) if word.startswith("~/") else word for word in words]
+    if name in ("check", "find_lr") and words != ["--help"] and "--steps" not in words:
+        words += ["--steps", "2"]
+    _make_room(words)
+    try:
+        status = script(name, words)
+    except SystemExit as end:
+        status = end.code
+    assert status == 0, command
+
+
+def _make_room(words: list[str]) -> None:
+    """Folders of runs for a command: none where it begins one, one where it takes one for granted."""
+    begun = None
+    if "--config" in words:
+        default = Path("runs", Path(words[words.index("--config") + 1]).stem)
+        begun = words[words.index("--workdir") + 1] if "--workdir" in words else str(default)
+        if "--workdir" not in words:
+            shutil.rmtree(default, ignore_errors=True)
+    for word in words:
+        if re.fullmatch(r"runs/\w+", word) and word != begun and not Path(word).exists():
+            model = "resnet50" if word == "runs/resnet50" else "lenet"  # what a page's flags name beside it
+            assert script("train", ["--config", "configs/lenet.py", "--model.name", model, "--workdir", word]) == 0
+
+
+def _program(command: str, *more: str) -> None:
+    """A program of the repository, in a process of its own."""
+    words = [*shlex.split(command)[1:], *more]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, f"{command}\n{ran.stdout}{ran.stderr}"
+
+
+def _benchmark(command: str, name: str) -> None:
+    if name in ONLY_ASKED:
+        _program(f"python benchmarks/{name}.py --help")
+        return
+    assert name in SMALL_BENCHMARKS, f"commands.py does not say how to run benchmarks/{name}.py in a few seconds"
+    _program(command, *shlex.split(SMALL_BENCHMARKS[name]))
+
+
+def _tests(command: str, *groups: str) -> None:
+    """Tests run as tests; here, that those that the page names are there."""
+    for word in shlex.split(command):
+        assert not word.startswith("tests/") or (ROOT / word).exists(), command
+
+
+def _parsed(command: str, *groups: str) -> None:
+    """A command for several hosts or a service: its flags are read."""
+    command = command.replace(" N", " 2").replace(" I", " 0")
+    words = shlex.split(re.sub(r"^.*?train(\.py)? ", "", command))
+    command_line.read_config(words, prog="train", description="")
+
+
+def _not_run(command: str, *groups: str) -> None:
+    """Installs, and other people's programs."""
+
+
+RULES: list[tuple[str, Callable[..., None]]] = [
+    (r"pip install|apt-get install|tfds build|tensorboard|wandb", _not_run),
+    (r"(?:\w+=\S+ )?pytest", _tests),
+    (r"python -m tests\.golden (?:shapes|logits)$", _not_run),  # tests/docs/test_adding_a_model.py runs them
+    (r"python -m docs\.(?:build|figures)$", _not_run),  # tests/docs/test_site.py builds; figures are in the repository
+    (r".*--(?:distributed\.coordinator|train\.wandb)", _parsed),
+    (r"flaxcnn --help$", lambda command: _program("python -m flaxcnn --help")),
+    (r"(?:python scripts/|flaxcnn )(\w+)(?:\.py)?", _here),
+    (r"python benchmarks/(\w+)\.py", _benchmark),
+]
+
+
+def stage(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Make a folder one in which the pages' commands have what they name, and training a small budget.
+
+    Args:
+        folder: an empty one, which becomes the current one.
+        patch: undoes it.
+    """
+    for name in ("scripts", "configs", "benchmarks", "flaxcnn", "tests"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "docs" / "images" / "guide").mkdir(parents=True)
+    pictures = [picture.resize((96, 80)) for picture in photographs()]
+    for name in ("PICTURE.jpg", "photos/a.jpg", "more/a.png", "chelsea.png", "coffee.png", "rocket.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        pictures[0].save(folder / name)
+    crops = [picture for _, picture in real_images(40)]
+    for number, picture in enumerate(crops):
+        for place in ("FOLDER/{split}", "CIFAR10/{split}", "flower_photos"):
+            path = folder / place.format(split="val" if number % 4 == 0 else "train") / f"class_{number // 4 % 2}"
+            path.mkdir(parents=True, exist_ok=True)
+            picture.resize((40, 40)).save(path / f"{number}.png")
+    (folder / "C").symlink_to(ROOT / "configs" / "lenet.py")
+    for name, model in (("IN", "resnet18"), ("resnet50", "resnet50"), ("checkpoint", "resnet50")):
+        (folder / f"{name}.pth").symlink_to(_zeros(model, folder))
+
+    digits = np.arange(32, dtype=np.uint8) % 10
+    for split in ("train", "test"):
+        write_idx(folder / "idx", split, np.zeros((32, 28, 28), np.uint8) + digits[:, None, None], digits, zipped=True)
+    Cifar(10).write_python(folder / "cifar-10-batches-py")
+
+    def reduced(config: Config) -> Config:
+        """The budget that the pages' commands have in a test."""
+        data, train = config.data, config.train
+        size = data.image_size or create_model(config.model.name).image_size
+        if config.model.name not in _FIXED_SIZES:
+            size = max(min(size, 64), create_model(config.model.name).min_image_size)
+        path = {"fashion_mnist": "idx", "mnist": "idx", "cifar10": "."}.get(data.name, data.path)
+        data = replace(data, image_size=size, path=path, batch_size=8, eval_batch_size=32, threads=1)
+        # An epoch is a step, so that warm-ups and the phases of unfreezing are gone through.
+        needed = math.ceil(max([config.optimizer.warmup_epochs, *config.optimizer.trainable.values()])) + 2
+        train = replace(train, steps=None, epochs=min(train.epochs, needed), eval_every=0, report=False)
+        return replace(config, data=data, train=train)
+
+    override = command_line.override
+    patch.setattr(command_line, "override", lambda *args, **kwargs: reduced(override(*args, **kwargs)))
+    patch.setattr(flaxcnn.data, "steps_per_epoch", lambda *args, **kwargs: 1)
+    patch.setenv("HOME", str(folder))
+    patch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    patch.chdir(folder)
+
+
+def _zeros(model: str, folder: Path) -> Path:
+    """A file with weights of the model's shapes."""
+    from flaxcnn.weights import abstract_variables, save_weights
+
+    path = folder / f"{model}_zeros.pth"
+    if not path.exists():
+        import jax
+
+        network = create_model(model)
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract_variables(network))
+        save_weights(network, zeros, path)
+    return path

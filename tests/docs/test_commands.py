@@ -1,0 +1,63 @@
+"""Every command and all Python of the pages runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.commands import commands, run, stage
+from tests.docs.pages import PAGES, ROOT, Page
+
+# What a page's Python takes for granted.
+GIVEN = {
+    "docs/data.md": """
+import flaxcnn.data
+source, seed, epoch, index = flaxcnn.data.digits("train"), 0, 0, 5
+""",
+    "docs/fine-tuning.md": "import functools, flaxcnn, jax\n",
+    "docs/looking-inside.md": """
+from functools import partial
+import flaxcnn.inference, jax
+import numpy as np
+model, images, classes = flaxcnn.create_model("resnet18"), np.zeros((2, 64, 64, 3), np.float32), np.array([1, 2])
+variables = model.init(jax.random.key(0), images, train=False)
+""",
+    "docs/weights.md": """
+import flaxcnn
+from PIL import Image
+image = Image.new("RGB", (300, 280))
+_, given, _ = flaxcnn.load_pretrained("efficientnet_lite0")
+flaxcnn.save_weights(flaxcnn.create_model("efficientnet_lite0"), given, "checkpoint.pth")
+""",
+}
+# Followed by tests of their own.
+FOLLOWED = {"docs/adding-a-model.md": "tests/docs/test_adding_a_model.py"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if any(page.shell())], ids=str)
+def test_commands(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage(tmp_path, monkeypatch)
+    done: list[str] = []
+    for command in (command for line in page.shell() for command in commands(line)):
+        if command not in done or command == done[-1]:  # at once again: it resumes
+            run(command)
+        done.append(command)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if page.python and str(page) not in FOLLOWED], ids=str)
+def test_python(page: Page, tmp_path: Path) -> None:
+    for package in ("torch", "torchvision"):
+        if f"import {package}" in page.python:
+            pytest.importorskip(package)
+    (tmp_path / "page.py").write_text(GIVEN.get(str(page), "") + page.python)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "page.py"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, f"{page}\n{ran.stderr}"
