@@ -40,6 +40,7 @@ pygments_style, pygments_dark_style = "default", "github-dark"
 
 default_role = "py:obj"  # single backticks in docstrings
 autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_inherit_docstrings = False
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_typehints_format = "short"
