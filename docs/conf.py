@@ -55,6 +55,7 @@ toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
 html_title = "flaxcnn"
+html_favicon = "theme/static/favicon.svg"
 html_static_path = ["theme/static"]
 html_css_files = ["site.css"]
 templates_path = ["theme/templates"]
