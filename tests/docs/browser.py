@@ -103,7 +103,8 @@ class Browser:
             self._loaded = True
         elif event == "Network.requestWillBeSent":
             self.requests.append(what["request"]["url"])
-            self._waiting.add(what["requestId"])
+            if not self.requests[-1].startswith("data:"):
+                self._waiting.add(what["requestId"])
         elif event == "Network.loadingFailed" and not what.get("canceled"):
             self.problems.append(what["errorText"])
         elif event == "Network.responseReceived" and what["response"]["status"] >= 400:
