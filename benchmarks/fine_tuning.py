@@ -48,7 +48,7 @@ def train(words: list[str]) -> list[tuple[float, float]]:
     curve: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as workdir:
         metrics, began = Path(workdir) / "metrics.jsonl", time.perf_counter()
-        command = [sys.executable, "scripts/train.py", *words, "--workdir", workdir]
+        command = [sys.executable, "scripts/train.py", *words, "--workdir", workdir, "--train.report", "False"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         running = True
         while running:

@@ -39,7 +39,7 @@ def get_config():
         model=ModelConfig({model!r}),
         data=DataConfig(image_size=32, batch_size=64, augment="pad_crop", padding=3),
         optimizer=OptimizerConfig("adam", learning_rate=2e-3),
-        train=TrainConfig(epochs={epochs}, log_every=3, save_every=2, keep=2),
+        train=TrainConfig(epochs={epochs}, log_every=3, save_every=2, keep=2, report=False),
         device="cpu",
     )
 """

@@ -201,6 +201,8 @@ class TrainConfig:
         "top1", "top5", "loss", "average_top1", "average_top5", "average_loss", "mean_average_precision", "f1"
     ] = "top1"
     """By which the best checkpoint is chosen; `average_` is of the moving average."""
+    report: bool = True
+    """Whether the end writes `report.html`, by an evaluation of the best checkpoint; several processes write none."""
     profile: tuple[int, int] | None = None
     """The first and last step to record for TensorBoard's profiler, in `profile/` of the run's folder."""
     wandb: str | None = None
@@ -254,7 +256,8 @@ class Config:
 
 
 RESUMABLE = (
-    *("workdir", "device", "train.keep", "train.save_every", "train.max_minutes", "train.profile", "train.wandb"),
+    *("workdir", "device", "train.keep", "train.save_every", "train.max_minutes"),
+    *("train.profile", "train.report", "train.wandb"),
     *("data.path", "data.download", "data.cache", "data.threads", "data.eval_batch_size", "data.views"),
     *("distributed.coordinator", "distributed.num_processes", "distributed.process_id"),
 )

@@ -14,9 +14,7 @@ def get_config() -> Config:
     return Config(
         model=ModelConfig("alexnet_half"),
         # Shifted and mirrored, as in the paper.
-        data=DataConfig(
-            "image_folder", path="data/flowers", batch_size=32, augment="pad_crop", padding=16, flip=True
-        ),
+        data=DataConfig("image_folder", path="data/flowers", batch_size=32, augment="pad_crop", padding=16, flip=True),
         # Adam, at a rate that a network without normalisation bears.
         optimizer=OptimizerConfig("adam", learning_rate=3e-4, warmup_epochs=1),
         train=TrainConfig(epochs=6),

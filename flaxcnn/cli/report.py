@@ -32,7 +32,7 @@ from flaxcnn.config import ConfigError
 from flaxcnn.data.check import class_counts
 from flaxcnn.data.transforms import to_pixels
 from flaxcnn.inference import default_layer, feature_maps, grad_cam
-from flaxcnn.train.run import flat
+from flaxcnn.train.run import RunFolder, flat
 from flaxcnn.train.writers import Record, read_records
 from flaxcnn.visual.attribution import examples_figure
 from flaxcnn.visual.curves import comparison_figure, draw_curves, epoch_length
@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
         "--output", metavar="FILE", help="the page (default: report.html in the run's folder; comparison.html)"
     )
     known, words = parser.parse_known_args(argv)
-    output = Path(known.output or (Path(known.workdir) / "report.html" if known.workdir else "comparison.html"))
+    output = Path(known.output or (RunFolder(known.workdir).report if known.workdir else "comparison.html"))
     if known.compare:
         if words or known.average or known.checkpoint != "best":
             raise ConfigError("--compare evaluates nothing: it goes with --output only")
@@ -74,19 +74,44 @@ def main(argv: Sequence[str]) -> int:
         _check_writable(output)
         set_up_jax("cpu")
         title, sections = ", ".join(runs), _comparison(runs)
+        page = report_page(title, sections)
     else:
         run = read_run(known.workdir, words, prog="report")
         _check_writable(output)
         set_up_jax(run.config.device)
-        step, variables = run.load(known.checkpoint, average=known.average)
-        which = f"{'averaged weights' if known.average else 'checkpoint'} of step {step:,}"
-        title = f"{run.config.model.name} on {run.config.data.name}"
-        with tempfile.TemporaryDirectory() as folder:
-            sections = _report(run, which, variables, Path(folder))
-    # A class's name may be a folder's, and hold bytes that are no text.
-    output.write_text(report_page(title, sections), encoding="utf-8", errors="replace")
+        page = run_page(run, known.checkpoint, average=known.average)
+    _write(output, page)
     print(output)
     return 0
+
+
+def write_report(folder: RunFolder) -> None:
+    """Write the report of a run that has ended, of its best checkpoint, into its folder."""
+    _write(folder.report, run_page(TrainedRun.read(folder.path), "best"))
+
+
+def run_page(run: TrainedRun, checkpoint: str, *, average: bool = False) -> str:
+    """The page of a run, its checkpoint evaluated anew.
+
+    Args:
+        run: what was trained.
+        checkpoint: "best", "latest" or a step.
+        average: the moving average of the weights instead of the weights.
+
+    Raises:
+        ConfigError: when there is no such checkpoint, or no record yet.
+        DataError: when the held-out images are not there.
+    """
+    step, variables = run.load(checkpoint, average=average)
+    which = f"{'averaged weights' if average else 'checkpoint'} of step {step:,}"
+    with tempfile.TemporaryDirectory() as folder:
+        sections = _report(run, which, variables, Path(folder))
+    return report_page(f"{run.config.model.name} on {run.config.data.name}", sections)
+
+
+def _write(output: Path, page: str) -> None:
+    # A class's name may be a folder's, and hold bytes that are no text.
+    output.write_text(page, encoding="utf-8", errors="replace")
 
 
 def _check_writable(output: Path) -> None:

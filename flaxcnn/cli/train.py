@@ -32,6 +32,7 @@ from flaxcnn.build import (
 from flaxcnn.cli.boards import Pictures
 from flaxcnn.cli.command_line import read_config
 from flaxcnn.cli.environment import join_processes, set_up_jax
+from flaxcnn.cli.report import write_report
 from flaxcnn.config import RESUMABLE, Config, ConfigError
 from flaxcnn.inference import evaluate, evaluate_with_outputs, make_eval_step
 from flaxcnn.train import TrainState, in_phases
@@ -187,6 +188,10 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
         console.say(f"ended at step {done}: {config.train.best_metric} got no better in {progress.waited} evaluations")
     if is_first:
         _print_result(folder)
+        # Another process's part of the devices takes no part in it.
+        if config.train.report and jax.process_count() == 1 and (done > start or not folder.report.exists()):
+            write_report(folder)
+            print(f"report in {folder.report}")
     return 0
 
 

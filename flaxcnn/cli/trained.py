@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from flaxcnn.build import build_model
@@ -49,7 +50,7 @@ class TrainedRun:
     model: Classifier
 
     @classmethod
-    def read(cls, workdir: str) -> TrainedRun:
+    def read(cls, workdir: str | Path) -> TrainedRun:
         """Read a run's folder.
 
         Raises:

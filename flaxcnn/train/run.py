@@ -35,6 +35,7 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.profile = self.path / "profile"
         self.curves = self.path / "curves.png"
+        self.report = self.path / "report.html"
 
     def is_being_trained(self) -> bool:
         """Whether a process is writing there now."""

@@ -19,7 +19,7 @@ def get_config() -> Config:
         model=ModelConfig("lenet"),
         data=DataConfig(image_size=32, batch_size=64, augment="pad_crop", padding=3, threads=2),
         optimizer=OptimizerConfig("adam", learning_rate=2e-3),
-        train=TrainConfig(epochs=2),
+        train=TrainConfig(epochs=2, report=False),
         device="cpu",
     )
 '''

@@ -46,6 +46,19 @@ def hostile_run(config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder / "run"
 
 
+@pytest.mark.slow
+def test_training_ends_with_a_report(command: Command, config_file: Path, tmp_path: Path) -> None:
+    words = ["--config", config_file, "--workdir", tmp_path / "run", "--train.epochs", 1, "--train.report", "True"]
+    page = tmp_path / "run" / "report.html"
+    assert f"report in {page}" in command("train", *words).out
+    (written,) = [r for r in records(tmp_path / "run") if r["split"] == "eval"]
+    numbers = tables(page)["Numbers on the held-out images"]
+    assert f"{written['top1']:.2%}" in numbers[1]
+    assert "report in" not in command("train", *words).out  # a run that has ended keeps it
+    page.unlink()
+    assert command("report", "--workdir", tmp_path / "run").status == 0 and page.exists()
+
+
 def tables(page: Path) -> dict[str, list[list[str]]]:
     """Heading -> rows of the section's first table."""
     found = {}

@@ -188,7 +188,7 @@ def stage(folder: Path, patch: pytest.MonkeyPatch) -> None:
         data = replace(data, image_size=size, path=path, batch_size=8, eval_batch_size=32, threads=1)
         # An epoch is a step, so that warm-ups and the phases of unfreezing are gone through.
         needed = math.ceil(max([config.optimizer.warmup_epochs, *config.optimizer.trainable.values()])) + 2
-        train = replace(train, steps=None, epochs=min(train.epochs, needed), eval_every=0)
+        train = replace(train, steps=None, epochs=min(train.epochs, needed), eval_every=0, report=False)
         return replace(config, data=data, train=train)
 
     override = command_line.override
