@@ -73,11 +73,11 @@ def main() -> None:
                 RESULTS.mkdir(parents=True, exist_ok=True)
                 file(name, phase).write_text(json.dumps(result) + "\n")
                 print(f"{name}: {result}", flush=True)
-    missing = [f"{name}.{phase}" for name in MODELS for phase in PHASES if not file(name, phase).exists()]
-    if missing:
-        print(f"not measured yet, so no page is written: {', '.join(missing)}")
-    else:
-        write_pages()
+    measured = [name for name in MODELS if all(file(name, phase).exists() for phase in PHASES)]
+    if measured:
+        write_pages(measured)
+    if missing := [name for name in MODELS if name not in measured]:
+        print(f"not measured yet, so not in the table: {', '.join(missing)}")
 
 
 def train(name: str) -> dict[str, float]:
@@ -86,8 +86,9 @@ def train(name: str) -> dict[str, float]:
         command = [sys.executable, "scripts/train.py", "--config", str(CONFIG), "--model.name", name]
         if name in OPTIONS:
             command += ["--model.options", *(str(word) for option in OPTIONS[name].items() for word in option)]
-        # One evaluation and one checkpoint, which do not change the training.
-        command += ["--device", "cpu", "--workdir", workdir, "--train.eval_every", str(config(name).train.epochs)]
+        # One evaluation and one checkpoint, which do not change the training, and no report.
+        command += ["--train.eval_every", str(config(name).train.epochs), "--train.report", "False"]
+        command += ["--device", "cpu", "--workdir", workdir]
         subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
         *_, last = map(json.loads, (Path(workdir) / "metrics.jsonl").read_text().splitlines())
     return {"top1": last["top1"], "loss": last["loss"]}
@@ -123,10 +124,10 @@ def config(name: str) -> Config:
     return replace(recipe, model=replace(recipe.model, name=name, options=OPTIONS.get(name, {})), device="cpu")
 
 
-def write_pages() -> None:
-    """Write the table in both languages."""
+def write_pages(names: list[str]) -> None:
+    """Write the table of these models in both languages."""
     recipe, train_images, held_out = load_config(CONFIG), len(digits("train")), len(digits("val"))
-    results = {name: {phase: json.loads(file(name, phase).read_text()) for phase in PHASES} for name in MODELS}
+    results = {name: {phase: json.loads(file(name, phase).read_text()) for phase in PHASES} for name in names}
     facts = {
         "size": recipe.data.image_size,
         "batch": recipe.data.batch_size,
@@ -138,7 +139,7 @@ def write_pages() -> None:
     }
     for page, head in PAGES.items():
         suffix = ".zh.md" if page.endswith(".zh.md") else ".md"
-        rows = [row(name, results[name], suffix) for name in MODELS]
+        rows = [row(name, results[name], suffix) for name in names]
         (ROOT / "docs" / page).write_text(head.format(**facts, rows="\n".join(rows)))
 
 
