@@ -131,7 +131,7 @@ class _Windows(NamedTuple):
 def _sums(windows: _Windows, x: Array) -> Array:
     """Of what each window sees, (n, h', w', c); on a CPU as a depthwise convolution, whose gradient is the faster.
 
-    The gradient of 3x3 windows with stride 2, of 16x20x20x240: 6.6 ms by XLA's, 1 by the convolution's.
+    By XLA's, the gradients of ShuffleNet V1's three took 13 ms; so, its training step takes 0.97 of the time.
     """
 
     def xla(x: Array) -> Array:

@@ -31,7 +31,6 @@ from jax import Array
 
 from flaxcnn.layers import BatchNorm, Conv, Layer, Linear, Sequential, global_avg_pool, max_pool
 from flaxcnn.layers.initializers import kaiming_fan_out
-from flaxcnn.layers.once import once
 from flaxcnn.models.classifier import Classifier
 from flaxcnn.models.registry import register
 
@@ -52,8 +51,7 @@ class BasicBlock(nn.Module):
         y = nn.relu(self.norm(name="bn1")(y))
         y = self.conv(self.planes, 3, padding=1, name="conv2")(y)
         y = self.norm(name="bn2")(y)
-        # Which the next block's convolution and shortcut read.
-        return once(nn.relu(y + shortcut(x, self.planes, self.strides, self.conv, self.norm)))
+        return nn.relu(y + shortcut(x, self.planes, self.strides, self.conv, self.norm))
 
 
 class Bottleneck(nn.Module):
