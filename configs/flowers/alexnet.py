@@ -3,8 +3,7 @@
 python scripts/prepare_data.py split flower_photos data/flowers
 python scripts/train.py --config configs/flowers/alexnet.py [--data.path FOLDER]
 
-FOLDER holds `train/` and `val/` with a folder a class each.
-
+FOLDER holds `train/` and `val/` with a folder a class each. As it stands it has not been run to its end.
 """
 
 from flaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
