@@ -2,6 +2,7 @@
 
 python scripts/train.py --config configs/googlenet.py
 
+As it stands it has not been run to its end.
 """
 
 from flaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
