@@ -37,7 +37,7 @@ class Browser:
         self._numbers, self._buffer, self._session = itertools.count(1), b"", None
         self.problems: list[str] = []
         self.requests: list[str] = []
-        self._loaded, self._waiting = False, set[str]()
+        self._loaded = False
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log"):
@@ -69,15 +69,9 @@ class Browser:
         """Go to a page and wait until it has loaded."""
         self.problems.clear()
         self.requests.clear()
-        self._waiting.clear()
         self._loaded = False
         self.call("Page.navigate", url=address)
         while not self._loaded:
-            self._read()
-
-    def settle(self) -> None:
-        """Wait for the answers to all requests."""
-        while self._waiting:
             self._read()
 
     def set_screen(self, width: int, *, phone: bool = False, dark: bool = False) -> None:
@@ -109,14 +103,10 @@ class Browser:
         return message
 
     def _note(self, event: str | None, what: dict[str, Any]) -> None:
-        if event in ("Network.loadingFinished", "Network.loadingFailed"):
-            self._waiting.discard(what["requestId"])
         if event == "Page.loadEventFired":
             self._loaded = True
         elif event == "Network.requestWillBeSent":
             self.requests.append(what["request"]["url"])
-            if not self.requests[-1].startswith("data:"):
-                self._waiting.add(what["requestId"])
         elif event == "Network.loadingFailed" and not what.get("canceled"):
             self.problems.append(what["errorText"])
         elif event == "Network.responseReceived" and what["response"]["status"] >= 400:
