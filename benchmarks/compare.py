@@ -3,12 +3,13 @@
     python benchmarks/compare.py --models resnet50 mobilenet_v2 --batch 16 --image-size 160
 
 Each contestant is a process of its own. All are loaded and warm before the first measurement, then they take turns,
-so that a change in the machine's load meets all of them. A turn is two steps, of which the second counts. A time is
-the median in milliseconds a step; a ratio is the median of the ratios within a turn, and less than 1 means that
-flaxcnn is faster. flaxcnn asks for huge pages, as its train command does; with GLIBC_TUNABLES=glibc.malloc.hugetlb=1
-in the environment, PyTorch does too. A training step is forward, backward and an SGD update with momentum, as
-`make_train_step` and PyTorch's users write it; PyTorch runs in channels-last layout. Compile seconds include the first
-step; memory is the largest of the process, in MiB.
+so that a change in the machine's load meets all of them. A turn is two steps, of which the second counts; where a
+step takes over ten seconds, one. A time is the median in milliseconds a step; a ratio is the median of the ratios
+within a turn, and less than 1 means that flaxcnn is faster. flaxcnn asks for huge pages, as its train command does;
+with GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in the environment, PyTorch does too. A training step is forward, backward
+and an SGD update with momentum, as `make_train_step` and PyTorch's users write it; PyTorch runs in channels-last
+layout. Compile seconds include the first step. Memory is the largest of the process, in MiB, and in brackets how much
+of that came with the steps, after all had been compiled.
 """
 
 from __future__ import annotations
@@ -129,7 +130,8 @@ def line(model: str, row: dict[str, Any], arguments: argparse.Namespace) -> str:
     for framework in arguments.frameworks:
         result = row[framework]
         milliseconds = statistics.median(result["milliseconds"])
-        cell = f"{milliseconds:.0f} ms, {result['compile_seconds']:.0f} s, {result['peak_mib']:.0f} MiB"
+        peak, seconds = result["peak_mib"], result["compile_seconds"]
+        cell = f"{milliseconds:.0f} ms, {seconds:.0f} s, {peak:.0f} ({peak - result['before_mib']:.0f}) MiB"
         if arguments.peak_tflops and "flops" in result:
             cell += f", {result['flops'] / milliseconds / 1e9 / arguments.peak_tflops:.0%}"
         cells.append(cell)
@@ -169,16 +171,25 @@ def serve(arguments: argparse.Namespace) -> None:
         "torch-compile": prepare_torch,
     }
     run: Steps | None = None
+    slow = False
     for question in sys.stdin:
         if question.strip() == "prepare":
             run, answer = prepare[arguments.worker](arguments)
-            run(2)  # warm
+            slow = run(1) > 10  # it warms up by itself
+            if not slow:
+                run(1)
         else:
             assert run
-            run(1)  # while the caches fill with its own data, and the threads of others stop to spin
+            if not slow:
+                run(1)  # while the caches fill with its own data, and the threads of others stop to spin
             answer = {"milliseconds": 1000 * run(1)}
-        answer["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        answer["peak_mib"] = peak_mib()
         print(json.dumps(answer), file=answers, flush=True)
+
+
+def peak_mib() -> float:
+    """The most memory that this process had so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def prepare_flaxcnn(arguments: argparse.Namespace) -> tuple[Steps, dict[str, Any]]:
@@ -219,9 +230,11 @@ def prepare_flaxcnn(arguments: argparse.Namespace) -> tuple[Steps, dict[str, Any
                 jax.block_until_ready(step(variables, image))
         return time.perf_counter() - began
 
+    before = peak_mib()
     run(1)
-    macs = cost(model, image_size=size).macs * arguments.batch
-    return run, {"compile_seconds": time.perf_counter() - began, "flops": 2 * macs * (3 if training else 1)}
+    seconds = time.perf_counter() - began
+    flops = 2 * cost(model, image_size=size).macs * arguments.batch * (3 if training else 1)
+    return run, {"compile_seconds": seconds, "before_mib": before, "flops": flops}
 
 
 def prepare_torch(arguments: argparse.Namespace) -> tuple[Steps, dict[str, Any]]:
@@ -267,7 +280,7 @@ def prepare_torch(arguments: argparse.Namespace) -> tuple[Steps, dict[str, Any]]
             torch.cuda.synchronize()
         return time.perf_counter() - began
 
-    return run, {"compile_seconds": run(1)}
+    return run, {"before_mib": peak_mib(), "compile_seconds": run(1)}
 
 
 if __name__ == "__main__":

@@ -4,6 +4,11 @@
 
 The contestants take turns, so that a change in the machine's load meets all of them. A time is the median in
 milliseconds; a ratio is the median of the ratios within a turn, and more than 1 means that "auto" is faster.
+
+The limit is what the machine could do at best, in milliseconds: the larger of the multiply-adds at the rate of its
+fastest matrix product, and of the bytes of both operands and the result, each moved once, at the rate at which an
+array of so many bytes is doubled in place. Both rates are measured first. A convolution by fewer multiplications
+(Winograd's) can pass it.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ import jax.numpy as jnp
 from flaxcnn.layers.lowering import conv, conv_lowering
 
 DIRECTIONS = ("forward", "input gradient", "kernel gradient")
+MIB = 2**20
 
 
 class Shape(NamedTuple):
@@ -40,10 +46,25 @@ class Shape(NamedTuple):
         groups = f" g{self.groups}" if self.groups > 1 else ""
         return f"{self.name}: {self.size}px {self.c_in}-{self.c_out} {kernel}{groups}"
 
+    @property
+    def output_size(self) -> int:
+        return (self.size - 1) // self.stride + 1
+
+    def operations(self, batch: int) -> int:
+        """Multiplications and additions."""
+        taps = self.kernel**2 * self.c_in // self.groups
+        return 2 * batch * self.output_size**2 * taps * self.c_out
+
+    def bytes(self, batch: int) -> int:
+        """Of input, kernel and output, in float32."""
+        images = self.size**2 * self.c_in + self.output_size**2 * self.c_out
+        return 4 * (batch * images + self.kernel**2 * self.c_in // self.groups * self.c_out)
+
 
 SHAPES = [
     Shape("depthwise", 112, 32, 32, 3, 1, 32),
     Shape("depthwise", 112, 96, 96, 3, 2, 96),
+    Shape("depthwise", 80, 32, 32, 3, 1, 32),
     Shape("depthwise", 56, 144, 144, 3, 1, 144),
     Shape("depthwise", 28, 240, 240, 5, 2, 240),
     Shape("depthwise", 14, 480, 480, 3, 1, 480),
@@ -54,6 +75,10 @@ SHAPES = [
     Shape("pointwise", 14, 480, 112, 1, 1, 1),
     Shape("pointwise", 7, 960, 320, 1, 1, 1),
     Shape("grouped pointwise", 28, 240, 60, 1, 1, 3),
+    Shape("grouped pointwise", 20, 240, 60, 1, 1, 3),
+    Shape("grouped pointwise", 10, 480, 120, 1, 1, 3),
+    Shape("grouped pointwise", 10, 120, 480, 1, 1, 3),
+    Shape("grouped pointwise", 5, 960, 240, 1, 1, 3),
     Shape("grouped pointwise", 14, 192, 768, 1, 1, 8),
     Shape("grouped", 56, 128, 128, 3, 1, 32),
     Shape("grouped", 56, 256, 256, 3, 2, 32),
@@ -66,6 +91,7 @@ SHAPES = [
     Shape("dense", 56, 64, 64, 3, 1, 1),
     Shape("dense", 56, 128, 128, 3, 2, 1),
     Shape("dense", 40, 64, 64, 3, 1, 1),
+    Shape("dense", 40, 64, 192, 3, 1, 1),
     Shape("dense", 20, 128, 128, 3, 1, 1),
     Shape("dense", 40, 128, 128, 3, 2, 1),
     Shape("dense", 10, 256, 256, 3, 1, 1),
@@ -142,6 +168,52 @@ def take_turns(runs: dict[str, Callable[[], object]], repeats: int, seconds: flo
     return times
 
 
+class Machine:
+    """What this machine does at best."""
+
+    def __init__(self, repeats: int = 20):
+        self._repeats = repeats
+        self._bytes_per_second: dict[int, float] = {}
+        a = jax.random.normal(jax.random.key(0), (2048, 2048))
+        product = jax.jit(jnp.matmul)
+        seconds = [self._best(lambda: jax.block_until_ready(product(a, a)))]
+        if importlib.util.find_spec("torch") is not None:
+            import torch
+
+            b = torch.randn(2048, 2048)
+            seconds.append(self._best(lambda: b @ b))
+        self.operations_per_second = 2 * 2048**3 / min(seconds)
+
+    def bytes_per_second(self, size: int) -> float:
+        """Read and written, of an array of about so many bytes that is doubled in place."""
+        mib = max(1, round(size / MIB))
+        if mib not in self._bytes_per_second:
+            array = jnp.ones((mib * MIB // 4,))
+            double = jax.jit(lambda x: 2 * x, donate_argnums=0)
+
+            def run() -> None:
+                nonlocal array
+                array = jax.block_until_ready(double(array))
+
+            self._bytes_per_second[mib] = 2 * mib * MIB / self._best(run)
+        return self._bytes_per_second[mib]
+
+    def limit(self, shape: Shape, batch: int) -> float:
+        """Milliseconds below which no direction of a convolution comes."""
+        size = shape.bytes(batch)
+        return 1e3 * max(shape.operations(batch) / self.operations_per_second, size / self.bytes_per_second(size))
+
+    def _best(self, run: Callable[[], object]) -> float:
+        """Seconds; the first run does not count."""
+        run()
+        seconds = []
+        for _ in range(self._repeats):
+            start = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - start)
+        return min(seconds)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=16)
@@ -153,7 +225,10 @@ def main() -> None:
     with_torch = importlib.util.find_spec("torch") is not None
     contestants = ["xla", "auto", *(["torch"] if with_torch else [])]
     ratios = [f"{name}/auto" for name in contestants if name != "auto"]
-    print(f"{'':44}{'':16}" + "".join(f"{title:>12}" for title in contestants + ratios))
+    machine = Machine()
+    rates = ", ".join(f"{machine.bytes_per_second(size * MIB) / 1e9:.0f} GB/s over {size} MiB" for size in (8, 64, 512))
+    print(f"matrix product {machine.operations_per_second / 1e9:.0f} GFLOP/s, in place {rates}\n")
+    print(f"{'':44}{'':16}" + "".join(f"{title:>12}" for title in [*contestants, *ratios, "limit"]))
     for shape in SHAPES:
         if not shape.name.startswith(arguments.only):
             continue
@@ -169,7 +244,7 @@ def main() -> None:
             for name in contestants:
                 if name != "auto":
                     line += f"{statistics.median(map(float.__truediv__, times[name], times['auto'])):12.2f}"
-            print(f"{shape!s:44}{direction:16}{line}", flush=True)
+            print(f"{shape!s:44}{direction:16}{line}{machine.limit(shape, arguments.batch):12.2f}", flush=True)
 
 
 if __name__ == "__main__":

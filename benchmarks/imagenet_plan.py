@@ -104,7 +104,7 @@ def find_facts(plan: Plan) -> Facts:
         parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         gradient_bytes=bytes_of(state.params),
         state_bytes=bytes_of(state),
-        flops_an_image=lowered.cost_analysis()["flops"] / len(batch["label"]),
+        flops_an_image=(lowered.cost_analysis() or {})["flops"] / len(batch["label"]),
         kept_bytes_an_image=kept,
         checkpoint_bytes=bytes_on_disk(state),
     )

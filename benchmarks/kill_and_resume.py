@@ -221,8 +221,8 @@ def final_arrays(workdir: Path) -> dict[str, np.ndarray]:
     folder = workdir.absolute() / "checkpoints" / str(step) / "state"
     checkpointer = ocp.PyTreeCheckpointer()
     # As NumPy arrays, whatever devices they were on.
-    saved: Any = checkpointer.metadata(folder).item_metadata.tree
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
+    saved: Any = checkpointer.metadata(folder).item_metadata
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved.tree)
     state = checkpointer.restore(folder, restore_args=as_numpy)
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}

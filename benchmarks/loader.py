@@ -17,7 +17,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -90,21 +90,12 @@ def compare(source: data.FolderSource, folder: str, workers: int, rounds: int) -
 
 
 def report_cost(source: data.FolderSource, rounds: int) -> None:
-    """The processor's time for an image by the loader, with one thread, beside the same calls in a plain loop."""
+    """The loader's own cost for an image, beside the work: decoding and transforming it."""
+    own = own_cost(rounds)
     for name, of in (("Pillow", source), ("OpenCV", by_opencv(source))):
-        batches = data.train_batches(of, TRANSFORM, batch_size=BATCH_SIZE, seed=0, num_threads=1)
-        steps = data.steps_per_epoch(len(of), BATCH_SIZE)
-        pairs = []
-        for number in range(rounds + 1):
-            plain, loaded = loop_seconds(of, number), loader_seconds(batches, steps)
-            pairs.append((plain / len(of), loaded / (steps * BATCH_SIZE)))
-        batches.close()
-        pairs = pairs[1:]  # the first warms up
-        work = statistics.median(plain for plain, _ in pairs)
-        own = statistics.median(loaded - plain for plain, loaded in pairs)
-        share = statistics.median(loaded / plain - 1 for plain, loaded in pairs)
+        work = statistics.median(loop_seconds(of, TRANSFORM, 128) for _ in range(rounds + 1))
         micro = f"{1e6 * work:.0f} us an image in a plain loop; the loader's own {1e6 * own:.0f} us"
-        print(f"{name:<16} {micro} are {share:.1%}")
+        print(f"{name:<16} {micro} are {own / work:.1%}")
 
 
 def report_memory(source: data.Source, workers: int, epochs: int) -> None:
@@ -225,28 +216,28 @@ def torchvision_loader(folder: str, workers: int) -> Callable[[], Iterable[Any]]
     )
 
 
-def loop_seconds(source: data.Source, epoch: int) -> float:
-    """Of the processor, for every image's view in an epoch, without a loader."""
+def own_cost(rounds: int) -> float:
+    """Seconds of processor for an image beyond those of the same calls in a plain loop: with images made already."""
+    ready = np.zeros((224, 224, 3), np.float32)
+    source, transform = data.synthetic(4096, image_size=1), lambda image, rng: ready
+    batches = data.train_batches(source, transform, batch_size=BATCH_SIZE, seed=0, num_threads=1)
+    costs = []
+    for _ in range(rounds + 1):
+        began = time.process_time()
+        for _ in range(50):
+            next(batches)
+        spent = (time.process_time() - began) / (50 * BATCH_SIZE)
+        costs.append(spent - loop_seconds(source, transform, 50 * BATCH_SIZE))
+    batches.close()
+    return statistics.median(costs[1:])
+
+
+def loop_seconds(source: data.Source, transform: Callable[..., Any], images: int) -> float:
+    """Seconds of one core for an image, without a loader."""
     began = time.process_time()
-    for i in range(len(source)):
-        TRANSFORM(source[i]["image"], data.view_rng(0, epoch, i))
-    return time.process_time() - began
-
-
-def loader_seconds(batches: Iterator[Any], steps: int) -> float:
-    """Of the processor, for so many batches; before and after, the loader is ahead as far as it goes."""
-    began = rested()
-    for _ in range(steps):
-        next(batches)
-    return rested() - began
-
-
-def rested() -> float:
-    """The processor's time when it has nothing more to do."""
-    spent = time.process_time()
-    while time.sleep(0.2) or time.process_time() - spent > 0.002:
-        spent = time.process_time()
-    return spent
+    for i in range(images):
+        transform(source[i % len(source)]["image"], data.view_rng(0, 0, i))
+    return (time.process_time() - began) / images
 
 
 if __name__ == "__main__":

@@ -154,7 +154,10 @@ _NOT_OPTIONS = {
 def build_sources(config: Config) -> tuple[data.Source, data.Source]:
     """What the config trains on and what it holds out; what both are a part of is read once."""
     splits = {name: cache(make) for name, make in build_splits(config).items()}
-    return _part_of(splits, config, "train"), _part_of(splits, config, "val")
+    train, val = _part_of(splits, config, "train"), _part_of(splits, config, "val")
+    if config.data.train_split is not None:  # else they are disjoint by construction
+        _check_disjoint(train, val)
+    return train, val
 
 
 def build_source(config: Config, split: Split) -> data.Source:
@@ -225,8 +228,9 @@ def _check_sources(config: Config, train: data.Source, val: data.Source) -> None
         raise ConfigError(f"train.best_metric {config.train.best_metric} is for examples of several labels each")
     if config.data.repeats > len(train):
         raise ConfigError(f"data.repeats must be at most the {len(train)} training images, not {config.data.repeats}")
-    if config.data.train_split is None:  # disjoint by construction
-        return
+
+
+def _check_disjoint(train: data.Source, val: data.Source) -> None:
     shared = {train.name(i) for i in range(len(train))} & {val.name(i) for i in range(len(val))}
     if shared:
         raise ConfigError(

@@ -108,3 +108,10 @@ def test_a_cache_within_the_data_is_refused(pictures: Path, within: str) -> None
     with pytest.raises(ConfigError, match=r"^data.cache .* lies within data.path"):
         build_sources(config)
     assert sorted(path.name for path in pictures.iterdir()) == ["cat", "dog"]
+
+
+def test_parts_that_share_examples_are_refused(pictures: Path) -> None:
+    """By whatever makes both: training and `show_data`."""
+    config = Config(data=DataConfig("image_folder", str(pictures), train_split="all[:70%]", val_split="all[60%:]"))
+    with pytest.raises(ConfigError, match=r"^data.train_split and data.val_split share 1 examples, such as .*png"):
+        build_sources(config)

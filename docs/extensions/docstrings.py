@@ -38,7 +38,13 @@ def _shorten(
     return signature, returns
 
 
+def _skip_defaults(app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object) -> bool | None:
+    """A field's default, such as another function, is not a member with a docstring of its own."""
+    return True if what == "class" and callable(obj) and getattr(obj, "__name__", name) != name else None
+
+
 def setup(app: Sphinx) -> None:
-    """Mend docstrings before the Args and Returns in them are read, and signatures."""
+    """Mend docstrings before the Args and Returns in them are read, signatures, and what is a member."""
+    app.connect("autodoc-skip-member", _skip_defaults)
     app.connect("autodoc-process-docstring", _keep_tables, priority=400)
     app.connect("autodoc-process-signature", _shorten)

@@ -39,6 +39,7 @@ def check(path: DataPath, val_fraction: float = 0.2, json: bool = False) -> int:
         val_fraction: held out where the data has no split of its own, as in training.
         json: print a JSON object.
     """
+    _check_share(val_fraction)
     splits = _splits(path)
     if "all" in splits:
         split_of = ("train", "val")
@@ -61,8 +62,7 @@ def split(source: Folder, out: NewFolder, val_fraction: float = 0.1, seed: int =
         val_fraction: share of each class held out.
         seed: which share it is.
     """
-    if not 0 < val_fraction < 1:
-        raise ConfigError(f"--val_fraction must be above 0 and below 1, not {val_fraction}")
+    _check_share(val_fraction)
     counts = split_folder(source, out, val_fraction=val_fraction, seed=seed)
     width = max(map(len, counts["train"]))
     print(f"{'':<{width}}  train    val")
@@ -89,7 +89,14 @@ def arrayrecord(path: DataPath, out: str, name: str) -> int:
     return 0
 
 
+def _check_share(val_fraction: float) -> None:
+    if not 0 < val_fraction < 1:
+        raise ConfigError(f"--val_fraction must be above 0 and below 1, not {val_fraction}")
+
+
 def _splits(path: str) -> data.Splits:
+    if not Path(path).exists():
+        raise ConfigError(f"{path}: there is no such folder or manifest")
     kind = "image_folder" if Path(path).is_dir() else "manifest"
     return build_splits(Config(data=DataConfig(kind, path=path)))
 

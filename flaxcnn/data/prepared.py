@@ -41,7 +41,9 @@ def tfds_splits(
 
     folder = Path(data_dir) if data_dir is not None else Path.home() / "tensorflow_datasets"
     made = _builder(builder, folder)
-    if not made.is_prepared():
+    with _quiet():
+        is_prepared = made.is_prepared()
+    if not is_prepared:
         if not download:
             raise DataError(_how_to_prepare(builder, folder, made))
         _prepare(made)

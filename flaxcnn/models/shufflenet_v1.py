@@ -28,6 +28,7 @@ from jax import Array
 from jax.nn.initializers import he_uniform
 
 from flaxcnn.layers import BatchNorm, Conv, Layer, Linear, avg_pool, channel_shuffle, global_avg_pool, max_pool
+from flaxcnn.layers.once import once
 from flaxcnn.models.classifier import Classifier
 from flaxcnn.models.registry import register
 
@@ -77,7 +78,7 @@ class Unit(nn.Module):
         y = self.conv(widened, 1, feature_group_count=self.groups, name="expand_conv3")(y)
         y = self.norm(name="expand_bn3")(y)
         if self.strides == 1:
-            return nn.relu(y + x)
+            return once(nn.relu(y + x))  # which every block of groups reads, and the next sum
         return nn.relu(jnp.concatenate([y, avg_pool(x, 3, 2, 1)], axis=-1))
 
 

@@ -44,7 +44,7 @@ class Checkpoint:
         url: the file, whose name ends in the first digits of its sha256, or which a Git LFS pointer stands for.
         top1: accuracy on ImageNet's validation set, in percent, as published, or None where it was not.
         top5: likewise.
-        resize: pixels of a picture's short side, before the centre is cut out.
+        resize: pixels of a picture's short side, before the centre is cut out; None where all of it is resized.
         size: pixels a side of what is cut out.
         interpolation: of the resizing.
         licence: of the code they came with.
@@ -59,7 +59,7 @@ class Checkpoint:
     url: str
     top1: float | None
     top5: float | None
-    resize: int
+    resize: int | None
     size: int
     interpolation: Interpolation
     licence: str
@@ -266,13 +266,13 @@ _GLUON_ROWS = (
 )
 # Model, timm's name and tag, top-1, top-5, resize, size: those under Apache-2.0 that are on the Hugging Face hub only,
 # with accuracies from timm's release notes.
-_HUB_ROWS = (
+_HUB_ROWS: tuple[tuple[str, str, float | None, float | None, int | None, int], ...] = (
     ("mobilenet_v1", "mobilenetv1_100.ra4_e3600_r224", 76.094, 93.004, 269, 256),
     ("mobilenet_v3_large", "mobilenetv3_large_100.ra4_e3600_r224", 77.164, 93.336, 256, 256),
     ("resnet34", "resnet34.ra4_e3600_r224", None, None, 288, 288),
     ("efficientnet_b0", "efficientnet_b0.ra4_e3600_r224", 79.364, 94.754, 256, 256),
     ("efficientnet_b1", "efficientnet_b1.ra4_e3600_r240", 81.44, 95.7, 288, 288),
-    ("efficientnet_b5", "efficientnet_b5.sw_in12k_ft", 85.892, 97.736, 448, 448),
+    ("efficientnet_b5", "efficientnet_b5.sw_in12k_ft", 85.892, 97.736, None, 448),
 )
 # timm's have another epsilon than torchvision's.
 _TIMM_OPTIONS = {name: {"epsilon": 1e-5} for name in ("mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b5")}
@@ -313,7 +313,7 @@ def _timm(
     )
 
 
-def _hub(model: str, name: str, top1: float | None, top5: float | None, resize: int, size: int) -> Checkpoint:
+def _hub(model: str, name: str, top1: float | None, top5: float | None, resize: int | None, size: int) -> Checkpoint:
     tag = name.partition(".")[2]
     halves = (0.5, 0.5, 0.5) if tag.startswith("ra4") else None
     return Checkpoint(

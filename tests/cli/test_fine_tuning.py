@@ -125,5 +125,6 @@ def test_published_weights_bring_their_preprocessing(name: str) -> None:
     assert row.mean is None or (view.mean, view.std) == (row.mean, row.std)
     other = build(Config(ModelConfig(name, weights="published"), DataConfig(image_size=96, mean=(0.1, 0.2, 0.3))))
     assert (other.preprocessing.size, other.preprocessing.mean) == (96, (0.1, 0.2, 0.3))
+    assert row.resize is not None
     assert other.preprocessing.resize == round(96 * row.resize / row.size)
     assert other.train_transform.std == view.std

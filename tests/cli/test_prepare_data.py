@@ -76,7 +76,10 @@ def test_mistakes(refused: Callable[..., str], folder: Path, tmp_path: Path) -> 
     assert "say what to do: check or split or arrayrecord" in refused("prepare_data")
     assert "no action 'chek'; did you mean check?" in refused("prepare_data", "chek", folder)
     assert "PATH" in refused("prepare_data", "check")
-    assert "none: no such file" in refused("prepare_data", "check", tmp_path / "none")
+    assert "none: there is no such folder or manifest" in refused("prepare_data", "check", tmp_path / "none")
+    for action in (["check", folder / "train"], ["split", folder / "train", tmp_path / "out"]):
+        line = refused("prepare_data", *action, "--val_fraction", 2)
+        assert "--val_fraction must be above 0 and below 1, not 2" in line
     assert "--val_fraction: must be a number, not 'x'" in refused(
         "prepare_data", "check", folder, "--val_fraction", "x"
     )

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -21,6 +22,7 @@ from flaxcnn import create_model
 from flaxcnn.cli import command_line
 from flaxcnn.cli.main import script
 from flaxcnn.config import Config
+from flaxcnn.weights import abstract_variables, save_weights
 from tests.data.pictures import photographs, real_images, write_idx
 from tests.data.test_archives import Cifar
 from tests.docs.pages import ROOT
@@ -28,7 +30,7 @@ from tests.variants import _FIXED_SIZES
 
 # What benchmarks are asked to do instead of what the pages measure with them.
 SMALL_BENCHMARKS = {
-    "compare": "--models lenet --batch 2 --image-size 32 --rounds 1 --seconds 1",
+    "compare": "--models shufflenet_v2_x0_5 --batch 2 --image-size 64 --rounds 1 --seconds 1",
     "convolution": "--batch 1 --repeats 1 --seconds 0 --only depthwise",
     "degradation": "--depths 8 --epochs 1",
     "fine_tuning": "--image-size 32 --scratch-epochs 1",
@@ -37,6 +39,8 @@ SMALL_BENCHMARKS = {
     "loader": "--images 64 --rounds 1",
     "loop_overhead": "--config configs/lenet.py --steps 2 --rounds 1",
 }
+# Files that the pages take for granted, and whose weights they hold.
+WEIGHTS = {"IN.pth": "resnet18", "resnet50.pth": "resnet50", "checkpoint.pth": "resnet50"}
 # Programs that write into the repository, or want hours: that they are there, and answer --help, is all.
 ONLY_ASKED = ("convergence", "imagenet_plan", "models_table", "results_table", "scaling")
 
@@ -80,8 +84,6 @@ def _here(command: str, name: str) -> None:
     """One of flaxcnn's commands, in this process."""
     words = shlex.split(command.partition(name)[2].removeprefix(".py")) or ["--help"]
     words = [str(Path(word).expanduser()) if word.startswith("~/") else word for word in words]
-    if name in ("check", "find_lr") and words != ["--help"] and "--steps" not in words:
-        words += ["--steps", "2"]
     _make_room(words)
     try:
         status = script(name, words)
@@ -91,7 +93,7 @@ def _here(command: str, name: str) -> None:
 
 
 def _make_room(words: list[str]) -> None:
-    """Folders of runs for a command: none where it begins one, one where it takes one for granted."""
+    """Folders of runs for a command, none where it begins one, and files of weights that it takes for granted."""
     begun = None
     if "--config" in words:
         default = Path("runs", Path(words[words.index("--config") + 1]).stem)
@@ -99,6 +101,8 @@ def _make_room(words: list[str]) -> None:
         if "--workdir" not in words:
             shutil.rmtree(default, ignore_errors=True)
     for word in words:
+        if word in WEIGHTS and not Path(word).exists():
+            _write_zeros(WEIGHTS[word], Path(word))
         if re.fullmatch(r"runs/\w+", word) and word != begun and not Path(word).exists():
             model = "resnet50" if word == "runs/resnet50" else "lenet"  # what a page's flags name beside it
             assert script("train", ["--config", "configs/lenet.py", "--model.name", model, "--workdir", word]) == 0
@@ -128,7 +132,7 @@ def _tests(command: str, *groups: str) -> None:
 
 def _parsed(command: str, *groups: str) -> None:
     """A command for several hosts or a service: its flags are read."""
-    command = command.replace(" N", " 2").replace(" I", " 0")
+    command = re.sub(r" I\b", " 0", re.sub(r" N\b", " 2", command))
     words = shlex.split(re.sub(r"^.*?train(\.py)? ", "", command))
     command_line.read_config(words, prog="train", description="")
 
@@ -165,13 +169,11 @@ def stage(folder: Path, patch: pytest.MonkeyPatch) -> None:
         pictures[0].save(folder / name)
     crops = [picture for _, picture in real_images(40)]
     for number, picture in enumerate(crops):
-        for place in ("FOLDER/{split}", "CIFAR10/{split}", "flower_photos"):
+        for place in ("FOLDER", "flower_photos", "CIFAR10/{split}"):
             path = folder / place.format(split="val" if number % 4 == 0 else "train") / f"class_{number // 4 % 2}"
             path.mkdir(parents=True, exist_ok=True)
             picture.resize((40, 40)).save(path / f"{number}.png")
     (folder / "C").symlink_to(ROOT / "configs" / "lenet.py")
-    for name, model in (("IN", "resnet18"), ("resnet50", "resnet50"), ("checkpoint", "resnet50")):
-        (folder / f"{name}.pth").symlink_to(_zeros(model, folder))
 
     digits = np.arange(32, dtype=np.uint8) % 10
     for split in ("train", "test"):
@@ -199,15 +201,8 @@ def stage(folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.chdir(folder)
 
 
-def _zeros(model: str, folder: Path) -> Path:
+def _write_zeros(model: str, path: Path) -> None:
     """A file with weights of the model's shapes."""
-    from flaxcnn.weights import abstract_variables, save_weights
-
-    path = folder / f"{model}_zeros.pth"
-    if not path.exists():
-        import jax
-
-        network = create_model(model)
-        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract_variables(network))
-        save_weights(network, zeros, path)
-    return path
+    network = create_model(model)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract_variables(network))
+    save_weights(network, zeros, path)

@@ -32,6 +32,11 @@ from PIL import Image
 image = Image.new("RGB", (300, 280))
 _, given, _ = flaxcnn.load_pretrained("efficientnet_lite0")
 flaxcnn.save_weights(flaxcnn.create_model("efficientnet_lite0"), given, "checkpoint.pth")
+published = flaxcnn.load_pretrained
+def load_pretrained(name, version=None):  # without a network, these weights stand for others that are in the list
+    assert any(row.model == name and version in (None, row.version) for row in flaxcnn.weights.CHECKPOINTS)
+    return published("efficientnet_lite0")
+flaxcnn.load_pretrained = load_pretrained
 """,
 }
 # Followed by tests of their own.
@@ -39,7 +44,7 @@ FOLLOWED = {"docs/adding-a-model.md": "tests/docs/test_adding_a_model.py"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if any(page.shell())], ids=str)
+@pytest.mark.parametrize("page", [page for page in PAGES if any(page.shell()) and str(page) not in FOLLOWED], ids=str)
 def test_commands(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage(tmp_path, monkeypatch)
     done: list[str] = []

@@ -105,6 +105,44 @@ def test_max_pool_gradient_goes_to_the_first_of_equals() -> None:
     np.testing.assert_array_equal(found[0, :, :, 0], torch_images.grad[0, 0])
 
 
+@pytest.mark.parametrize("count_include_pad", [False, True])
+@pytest.mark.parametrize(
+    ("window", "strides", "padding", "ceil_mode"),
+    [(3, 2, 1, False), (3, 2, 1, True), (2, 3, 1, True), (5, 3, 0, False), (6, 2, 3, False)],
+    ids=str,
+)
+def test_avg_pool_derivatives(
+    window: int, strides: int, padding: int, ceil_mode: bool, count_include_pad: bool
+) -> None:
+    """The gradient of a sum of cubes, and its product with a direction differentiated again."""
+    images, direction = make_images((8, 9)), make_images((9, 8)).reshape(2, 8, 9, 3)
+    fields = {"ceil_mode": ceil_mode, "count_include_pad": count_include_pad}
+
+    def gradient(images: jax.Array) -> jax.Array:
+        return jax.grad(lambda x: jnp.sum(avg_pool(x, window, strides, padding, **fields) ** 3))(images)
+
+    found = gradient(jnp.asarray(images))
+    second = jax.grad(lambda x: jnp.vdot(gradient(x), direction))(jnp.asarray(images))
+    torch_images = to_nchw(images).requires_grad_()
+    total = F.avg_pool2d(torch_images, window, strides, padding, **fields).pow(3).sum()
+    (expected,) = torch.autograd.grad(total, torch_images, create_graph=True)
+    (expected_second,) = torch.autograd.grad((expected * to_nchw(direction)).sum(), torch_images)
+    np.testing.assert_allclose(found, expected.detach().permute(0, 2, 3, 1), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(second, expected_second.permute(0, 2, 3, 1), rtol=0, atol=1e-5)
+
+
+def test_avg_pool_of_other_types_and_batches() -> None:
+    """bfloat16 is added up in float32; of integers and of a batch of batches, the same means."""
+    images = make_images((8, 9))
+    expected = np.asarray(avg_pool(jnp.asarray(images), 3, 2, 1))
+    half = avg_pool(jnp.asarray(images, jnp.bfloat16), 3, 2, 1)
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_allclose(half.astype(jnp.float32), expected, rtol=0.02, atol=0.02)
+    mapped = jax.vmap(lambda x: avg_pool(x, 3, 2, 1))(jnp.stack([images, -images]))
+    np.testing.assert_allclose(mapped, np.stack([expected, -expected]), rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(avg_pool(jnp.arange(4).reshape(1, 2, 2, 1), 2).ravel(), [1.5])
+
+
 @pytest.mark.parametrize("target", [1, 4, (6, 6), 7, (3, 5)], ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_adaptive_avg_pool(size: tuple[int, int], target: int | tuple[int, int]) -> None:

@@ -104,7 +104,9 @@ def test_every_preset_is_bit_for_bit_torchvisions_on_photographs(preset: Preproc
     transforms = pytest.importorskip("torchvision.transforms", reason="torchvision is the reference")
     reference = transforms.Compose(
         [
-            transforms.Resize(preset.resize, transforms.InterpolationMode(preset.interpolation)),
+            transforms.Resize(
+                preset.resize or (preset.size, preset.size), transforms.InterpolationMode(preset.interpolation)
+            ),
             transforms.CenterCrop(preset.size),
             transforms.PILToTensor(),
             transforms.ConvertImageDtype(torch.float32),
