@@ -135,6 +135,7 @@ def write_pages(names: list[str]) -> None:
         "train": f"{train_images:,}",
         "held_out": held_out,
         "one": f"{1 / held_out:.2%}",
+        "missing": ", ".join(f"`{name}`" for name in MODELS if name not in names) or "-",
         "cores": " / ".join(sorted({str(result["time"]["cores"]) for result in results.values()})),
     }
     for page, head in PAGES.items():
@@ -162,7 +163,7 @@ def file(name: str, phase: str) -> Path:
 PAGES = {
     "results.md": """# Results
 
-Written by `python benchmarks/results_table.py`. One network of every family and version, trained from scratch on the
+Written by `python benchmarks/results_table.py`. Networks of the guide's families, trained from scratch on the
 same images by the same recipe, [`configs/digits.py`](../configs/digits.py): {train} of scikit-learn's handwritten
 digits, 8x8 pixels scaled to {size}x{size}, {epochs} epochs of AdamW in batches of {batch}, every network with the
 dropout and initialisation that it was published with. Only MobileNetV3 is given another momentum of BatchNorm (0.1):
@@ -176,6 +177,8 @@ with its own, so short a training evaluates at chance ([why](guide/mobilenet.md#
 |---|--:|--:|--:|--:|
 {rows}
 
+Not measured so far: {missing}.
+
 Read it with care. So few epochs of so few images ask which network learns quickly, not which is good: on ImageNet the
 order is another ([the models](models.md)). And multiply-adds are not time: depthwise and grouped convolutions have few
 of them, but read and write as much memory, and each update of all parameters costs the same however small the images
@@ -187,7 +190,7 @@ Any other network is trained likewise:
 """,
     "results.zh.md": """# 结果
 
-本页由 `python benchmarks/results_table.py` 生成。每个系列、每一代各取一个网络，\
+本页由 `python benchmarks/results_table.py` 生成。本指南各系列的网络，\
 在同样的图像上用同一套设置 [`configs/digits.py`](../configs/digits.py) 从头训练：\
 scikit-learn 手写数字中的 {train} 张，8x8 像素放大到 {size}x{size}，\
 AdamW，批大小 {batch}，共 {epochs} 轮（epoch）；dropout 与初始化都保持各网络发表时的样子。\
@@ -201,6 +204,8 @@ AdamW，批大小 {batch}，共 {epochs} 轮（epoch）；dropout 与初始化�
 | 模型 | top-1 | 每轮秒数 | 参数量 | 乘加数 (M) |
 |---|--:|--:|--:|--:|
 {rows}
+
+尚未测量：{missing}。
 
 请谨慎解读。数据和轮数这样少，比的是谁学得快，而不是谁更好：\
 在 ImageNet 上名次并不相同（[模型一览](models.zh.md)）。另外，乘加数不等于时间：\
