@@ -1,130 +1,119 @@
-"""Pages in a headless Chromium, over its DevTools protocol: what they ask for, complain of, and how they are laid out.
-
-No package drives it: messages are JSON, each ended by a zero byte, on the two pipes that Chromium is started with.
-"""
+"""Chromium without a window, spoken to through a pipe."""
 
 from __future__ import annotations
 
-import base64
+import itertools
 import json
 import os
-import select
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 _FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-pipe"),
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--remote-debugging-pipe"),
 )
-_SECONDS = 120  # for an answer: a busy machine takes its time
 
 
-def chromium() -> str:
-    """The path of Chromium; where there is none, the test is skipped."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        path = shutil.which(name)
-        if path is not None:
-            return path
-    pytest.skip("needs Chromium, to lay a page out (apt-get install chromium)")
+class Browser:
+    """One tab. Use it as a context manager.
 
+    Attributes:
+        problems: of the page that was opened last: errors of its scripts, requests that failed.
+        requests: its addresses.
+    """
 
-class Page:
-    """A page as one screen shows it."""
-
-    def __init__(self, to_browser: Any, from_browser: Any):
-        self._write, self._read = to_browser, from_browser
-        self._rest, self._last, self._session = b"", 0, None
-        self.events: list[dict[str, Any]] = []
+    def __init__(self, profile: Path) -> None:
+        to_read, self._commands = os.pipe()
+        self._answers, to_write = os.pipe()
+        # Chromium reads commands from descriptor 3 and answers on 4.
+        line = f'exec "$@" 3<&{to_read} 4>&{to_write}'
+        arguments = ["bash", "-c", line, "bash", str(CHROMIUM), *_FLAGS, f"--user-data-dir={profile}"]
+        self._process = subprocess.Popen(arguments, pass_fds=(to_read, to_write), stderr=subprocess.DEVNULL)
+        os.close(to_read)
+        os.close(to_write)
+        self._numbers, self._buffer, self._session = itertools.count(1), b"", None
+        self.problems: list[str] = []
+        self.requests: list[str] = []
+        self._loaded = False
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
+        for domain in ("Page", "Network", "Runtime", "Log"):
             self.call(f"{domain}.enable")
 
-    def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """Call a method of the protocol and wait for its result; events on the way are kept."""
-        self._last += 1
-        message = {"id": self._last, "method": method, "params": params}
-        if self._session is not None:
-            message["sessionId"] = self._session
-        self._write.write(json.dumps(message).encode() + b"\0")
-        while True:
-            answer = self._receive()
-            if answer.get("id") == self._last:
-                assert "error" not in answer, answer
-                return answer["result"]
-            self.events.append(answer)
+    def __enter__(self) -> Browser:
+        return self
 
-    def open(self, url: str, *, width: int, height: int = 900, dark: bool = False, phone: bool = False) -> None:
-        """Show an address on a screen of a size in CSS pixels, from then on with its own events only."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
+    def __exit__(self, *error: object) -> None:
+        self._process.terminate()
+        self._process.wait(timeout=30)
+        os.close(self._commands)
+        os.close(self._answers)
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """A command of the DevTools protocol, and its result."""
+        number = next(self._numbers)
+        message = {"id": number, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._commands, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._read()
+            if answer.get("id") == number:
+                assert "error" not in answer, (method, answer)
+                return answer["result"]
+
+    def open(self, address: str) -> None:
+        """Go to a page and wait until it has loaded."""
+        self.problems.clear()
+        self.requests.clear()
+        self._loaded = False
+        self.call("Page.navigate", url=address)
+        while not self._loaded:
+            self._read()
+
+    def set_screen(self, width: int, *, phone: bool = False, dark: bool = False) -> None:
+        """The screen of the pages that are opened from now on.
+
+        Args:
+            width: in CSS pixels; it is 900 high.
+            phone: whether it is one: no bar to scroll with, and pages that are too wide are made smaller.
+            dark: whether its user prefers that.
+        """
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=phone)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.events = []
-        self.call("Page.navigate", url=url)
-        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
-            self.events.append(self._receive())
 
-    def value(self, expression: str) -> Any:
-        """The value of a JavaScript expression in the page."""
-        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"]["value"]
+    def evaluate(self, script: str) -> Any:
+        """The value of JavaScript in the page; of a promise, what it comes to."""
+        result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
 
-    def complaints(self) -> list[Any]:
-        """What stands in the console."""
-        kinds = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
-        return [event["params"] for event in self.events if event["method"] in kinds]
-
-    def requests(self) -> list[str]:
-        """The addresses that were asked for, but for data within the page."""
-        urls = [e["params"]["request"]["url"] for e in self.events if e["method"] == "Network.requestWillBeSent"]
-        return [url for url in urls if not url.startswith("data:")]
-
-    def screenshot(self, path: Path, *, whole: bool = False) -> None:
-        """Write what the screen shows, or the whole page, as PNG."""
-        picture = self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
-        path.write_bytes(base64.b64decode(picture))
-
-    def _receive(self) -> dict[str, Any]:
-        while b"\0" not in self._rest:
-            ready, _, _ = select.select([self._read], [], [], _SECONDS)
-            assert ready, "Chromium does not answer"
-            part = self._read.read(1 << 20)
+    def _read(self) -> dict[str, Any]:
+        while b"\0" not in self._buffer:
+            part = os.read(self._answers, 1 << 16)
             assert part, "Chromium has ended"
-            self._rest += part
-        message, _, self._rest = self._rest.partition(b"\0")
-        return json.loads(message)
+            self._buffer += part
+        line, _, self._buffer = self._buffer.partition(b"\0")
+        message = json.loads(line)
+        self._note(message.get("method"), message.get("params", {}))
+        return message
 
-
-@contextmanager
-def browser(profile: Path) -> Iterator[Page]:
-    """A page of a Chromium that runs while inside.
-
-    Args:
-        profile: an empty folder.
-    """
-    program = chromium()
-    child_reads, to_browser = os.pipe()
-    from_browser, child_writes = os.pipe()
-    # Chromium reads from descriptor 3 and writes to 4.
-    redirected = f'exec "$0" "$@" 3<&{child_reads} 4>&{child_writes}'
-    with (
-        os.fdopen(to_browser, "wb", buffering=0) as write,
-        os.fdopen(from_browser, "rb", buffering=0) as read,
-        subprocess.Popen(
-            ["bash", "-c", redirected, program, *_FLAGS, f"--user-data-dir={profile}"],
-            pass_fds=(child_reads, child_writes),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as process,
-    ):
-        os.close(child_reads)
-        os.close(child_writes)
-        try:
-            yield Page(write, read)
-        finally:
-            process.kill()
+    def _note(self, event: str | None, what: dict[str, Any]) -> None:
+        if event == "Page.loadEventFired":
+            self._loaded = True
+        elif event == "Network.requestWillBeSent":
+            self.requests.append(what["request"]["url"])
+        elif event == "Network.loadingFailed" and not what.get("canceled"):
+            self.problems.append(what["errorText"])
+        elif event == "Network.responseReceived" and what["response"]["status"] >= 400:
+            self.problems.append(f"{what['response']['status']} {what['response']['url']}")
+        elif event == "Runtime.exceptionThrown":
+            self.problems.append(what["exceptionDetails"]["text"])
+        elif event == "Log.entryAdded" and what["entry"]["level"] == "error":
+            self.problems.append(f"{what['entry']['text']} {what['entry'].get('url', '')}")
+        elif event == "Runtime.consoleAPICalled" and what["type"] in ("error", "assert"):
+            self.problems.append(str(what["args"]))

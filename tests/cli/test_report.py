@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from flaxcnn.cli.main import script
-from tests.browser import Page, browser
+from tests.browser import CHROMIUM, Browser
 from tests.cli.conftest import Command, records
 
 HOSTILE = "<script>alert(1)", r"Tom & 'Jerry' $\x$"
@@ -147,9 +147,11 @@ def test_what_cannot_be_reported(refused: Callable[..., str], run_folder: Path, 
 
 
 @pytest.fixture(scope="module")
-def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with browser(tmp_path_factory.mktemp("profile")) as page:
-        yield page
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed")
+    with Browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -172,28 +174,31 @@ def pages(
 @pytest.mark.parametrize("width", [1280, 768, 375, 320])
 @pytest.mark.parametrize("what", ["run", "names", "comparison"])
 def test_the_page_fits_every_screen_and_asks_for_nothing(
-    screen: Page, pages: dict[str, Path], what: str, width: int, dark: bool
+    browser: Browser, pages: dict[str, Path], what: str, width: int, dark: bool
 ) -> None:
     address = pages[what].as_uri()
-    screen.open(address, width=width, dark=dark, phone=width < 768)
-    assert screen.complaints() == []
-    assert screen.requests() == [address]
-    inside = screen.value("document.documentElement.clientWidth")
+    browser.set_screen(width, phone=width < 768, dark=dark)
+    browser.open(address)
+    assert browser.problems == []
+    assert [request for request in browser.requests if not request.startswith("data:")] == [address]
+    inside = browser.evaluate("document.documentElement.clientWidth")
     assert width - 20 <= inside <= width  # less a bar to scroll with
-    assert screen.value("document.documentElement.scrollWidth") == inside
-    assert screen.value("[...document.images].every(image => image.naturalWidth > 0)")
-    assert screen.value("document.images.length") == (1 if what == "comparison" else 6)
-    paper = screen.value("getComputedStyle(document.body).backgroundColor")
+    assert browser.evaluate("document.documentElement.scrollWidth") == inside
+    assert browser.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+    assert browser.evaluate("document.images.length") == (1 if what == "comparison" else 6)
+    paper = browser.evaluate("getComputedStyle(document.body).backgroundColor")
     assert paper == ("rgb(20, 24, 29)" if dark else "rgb(255, 255, 255)")
 
 
 @pytest.mark.slow
-def test_what_is_wrong_with_a_page_is_seen(screen: Page, tmp_path: Path) -> None:
+def test_what_is_wrong_with_a_page_is_seen(browser: Browser, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text(
         '<div style="width: 500px">wide</div><img src="absent.png"><script>console.log(1); absent()</script>'
     )
-    screen.open(page.as_uri(), width=375)
-    assert screen.requests() == [page.as_uri(), (tmp_path / "absent.png").as_uri()]
-    assert len(screen.complaints()) == 3
-    assert screen.value("document.documentElement.scrollWidth") > 375
+    browser.set_screen(375)
+    browser.open(page.as_uri())
+    assert browser.requests == [page.as_uri(), (tmp_path / "absent.png").as_uri()]
+    assert any("ERR_FILE_NOT_FOUND" in problem for problem in browser.problems)
+    assert "Uncaught" in browser.problems
+    assert browser.evaluate("document.documentElement.scrollWidth") > 375

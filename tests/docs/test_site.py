@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 
-from tests.docs.browser import CHROMIUM, Browser
+from tests.browser import CHROMIUM, Browser
 from tests.docs.pages import DOCS, ROOT
 
 pytestmark = pytest.mark.slow
