@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,8 +45,15 @@ flaxcnn.load_pretrained = load_pretrained
 FOLLOWED = {"docs/adding-a-model.md": "tests/docs/test_adding_a_model.py"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if any(page.shell()) and str(page) not in FOLLOWED], ids=str)
+def _with_commands() -> Iterator[Any]:
+    """The README is run by the slow tests; all pages together take too long for every change."""
+    for page in PAGES:
+        if any(page.shell()) and str(page) not in FOLLOWED:
+            mark = pytest.mark.slow if str(page) == "README.md" else pytest.mark.commands
+            yield pytest.param(page, marks=mark, id=str(page))
+
+
+@pytest.mark.parametrize("page", list(_with_commands()))
 def test_commands(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage(tmp_path, monkeypatch)
     done: list[str] = []
