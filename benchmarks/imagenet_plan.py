@@ -1,4 +1,4 @@
-"""What training on ImageNet takes on 1, 8 and 256 devices: the tables of docs/many-devices.md.
+"""What training on ImageNet takes on 1, 8 and 256 devices, as Markdown tables.
 
     python benchmarks/imagenet_plan.py [--tflops 60] [--images-per-core 505]
 

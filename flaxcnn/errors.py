@@ -24,6 +24,11 @@ class ConfigError(UserError):
     """A field, or a config file, that is not right."""
 
 
+def first_line(error: BaseException) -> str:
+    """Of an error's message; what kind of error it is where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of an error message about an unknown name: close matches, else all there are."""
     known = sorted(known)

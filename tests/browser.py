@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import select
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--remote-debugging-pipe"),
+    *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-pipe"),
 )
 
 
@@ -94,6 +95,8 @@ class Browser:
 
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
+            ready, _, _ = select.select([self._answers], [], [], 120)  # seconds
+            assert ready, "Chromium does not answer"
             part = os.read(self._answers, 1 << 16)
             assert part, "Chromium has ended"
             self._buffer += part
@@ -103,6 +106,7 @@ class Browser:
         return message
 
     def _note(self, event: str | None, what: dict[str, Any]) -> None:
+        assert event != "Inspector.targetCrashed", "the tab has crashed"
         if event == "Page.loadEventFired":
             self._loaded = True
         elif event == "Network.requestWillBeSent":

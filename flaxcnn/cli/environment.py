@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 
 from flaxcnn.config import ConfigError, DistributedConfig
+from flaxcnn.errors import first_line
 
 _LOST_AFTER = 30
 """Seconds without a sign of life after which JAX ends the other processes of a run."""
@@ -42,4 +43,4 @@ def join_processes(config: DistributedConfig) -> None:
             address, config.num_processes, config.process_id, heartbeat_timeout_seconds=_LOST_AFTER
         )
     except (ValueError, RuntimeError) as error:
-        raise ConfigError(f"distributed.coordinator {config.coordinator}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"distributed.coordinator {config.coordinator}: {first_line(error)}") from error

@@ -110,13 +110,16 @@ def run_page(run: TrainedRun, checkpoint: str, *, average: bool = False) -> str:
 
 
 def _write(output: Path, page: str) -> None:
+    # Replaced whole: a torn page would be taken for the run's.
+    partial = output.with_name(f"{output.name}.partial")
     # A class's name may be a folder's, and hold bytes that are no text.
-    output.write_text(page, encoding="utf-8", errors="replace")
+    partial.write_text(page, encoding="utf-8", errors="replace")
+    partial.replace(output)
 
 
 def _check_writable(output: Path) -> None:
     """Before minutes are spent on it."""
-    if output.is_dir() or not os.access(output if output.exists() else output.parent, os.W_OK):
+    if (output.exists() and not output.is_file()) or not os.access(output.parent, os.W_OK):
         raise ConfigError(f"--output: cannot write {output}")
 
 

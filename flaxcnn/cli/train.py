@@ -34,6 +34,7 @@ from flaxcnn.cli.command_line import read_config
 from flaxcnn.cli.environment import join_processes, set_up_jax
 from flaxcnn.cli.report import write_report
 from flaxcnn.config import RESUMABLE, Config, ConfigError
+from flaxcnn.errors import first_line
 from flaxcnn.inference import evaluate, evaluate_with_outputs, make_eval_step
 from flaxcnn.train import TrainState, in_phases
 from flaxcnn.train.checkpoint import CheckpointError, Checkpoints
@@ -71,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
         except (jax.errors.JaxRuntimeError, CheckpointError) as error:
             if jax.process_count() == 1:
                 raise
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             print(
                 f"train: {reason}; where another process was lost, the same commands go on from the last checkpoint",
                 file=sys.stderr,

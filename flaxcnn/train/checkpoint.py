@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import checkpoint_managers as policies
 
-from flaxcnn.errors import UserError
+from flaxcnn.errors import UserError, first_line
 
 _ASIDE = ".replaced"
 
@@ -270,4 +270,4 @@ def _clear_errors(message: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = error.__cause__ or error
-        raise CheckpointError(f"{message}: {type(reason).__name__}: {str(reason).splitlines()[0]}") from error
+        raise CheckpointError(f"{message}: {type(reason).__name__}: {first_line(reason)}") from error

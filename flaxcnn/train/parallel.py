@@ -64,9 +64,9 @@ class DataParallel:
 
 
 class FullySharded(DataParallel):
-    """As `DataParallel`, with each large array of the state split over the devices, and gathered where it is used.
+    """As `DataParallel`, with each large array of the state split over the devices between steps.
 
-    Each device holds a share of parameters, gradients and moments (ZeRO stage 3; FullyShardedDataParallel).
+    Each device keeps a share of parameters and moments; within a step the parameters are gathered.
     """
 
     min_size = 1024

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TextIO
 
 import numpy as np
 
-from flaxcnn.errors import UserError
+from flaxcnn.errors import UserError, first_line
 
 Record = Mapping[str, Any]
 """`step`, `epoch`, `split` ("train" or "eval") and the numbers measured there."""
@@ -185,7 +185,7 @@ class WeightsAndBiases:
                 settings=wandb.Settings(console="off", silent=True),
             )
         except wandb.Error as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise UserError(
                 f"train.wandb: {reason} Log in with `wandb login`, or set WANDB_MODE=offline in the environment"
             ) from error

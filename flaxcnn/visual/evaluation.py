@@ -73,8 +73,11 @@ def _draw_counts(figure: Figure, axes: Any, confusion: np.ndarray, *, pixels: fl
 
     # Without its paler half: a single mistake must stand out from the white of none.
     blues = ListedColormap(colormaps["Blues"](np.linspace(0.5, 1, 256)))
-    # Where a cell is a speck, its neighbours take its colour, so that a mistake is three pixels wide.
-    shown = np.ma.masked_equal(maximum_filter(confusion, 3) if pixels < 2 else confusion, 0)
+    if pixels < 2:
+        # Where a cell is a speck, a mistake takes the empty ones around it too, and what is right takes none.
+        mistakes = confusion * ~np.eye(len(confusion), dtype=bool)
+        confusion = np.where(confusion > 0, confusion, maximum_filter(mistakes, 3))
+    shown = np.ma.masked_equal(confusion, 0)
     norm = LogNorm(1, max(confusion.max(), 2))
     image = axes.imshow(shown, cmap=blues, norm=norm, interpolation="nearest")
     figure.colorbar(image, ax=axes, shrink=0.7, label="images (none: white)", format="{x:,.0f}")

@@ -13,6 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from flaxcnn.errors import first_line
 from flaxcnn.weights.errors import WeightsError
 
 COLLECTIONS = ("params", "batch_stats")
@@ -52,7 +53,7 @@ def read_orbax(path: Path) -> tuple[dict[str, Any], Path]:
     except WeightsError:
         raise
     except Exception as error:  # Orbax raises plain Exceptions too
-        raise WeightsError(f"cannot read checkpoint {folder}: {str(error).splitlines()[0]}") from error
+        raise WeightsError(f"cannot read checkpoint {folder}: {first_line(error)}") from error
 
 
 def write_orbax(path: Path, variables: Mapping[str, Any]) -> None:

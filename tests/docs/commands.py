@@ -44,7 +44,7 @@ SMALL_BENCHMARKS = {
 # Files that the pages take for granted, and whose weights they hold.
 WEIGHTS = {"IN.pth": "resnet18", "resnet50.pth": "resnet50", "checkpoint.pth": "resnet50"}
 # Programs that write into the repository, or want hours: that they are there, and answer --help, is all.
-ONLY_ASKED = ("convergence", "imagenet_plan", "models_table", "results_table", "scaling")
+ONLY_ASKED = ("models_table", "results_table")
 
 
 def commands(line: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Every command and all Python of the pages runs."""
+"""The pages' Python runs, and their commands, on little data; those for other programs or hosts are only read."""
 
 from __future__ import annotations
 

@@ -11,12 +11,9 @@ import numpy as np
 import pytest
 
 import flaxcnn
-from flaxcnn.analysis import Summary, conv_cost, receptive_field, summarize
-
-pytest.importorskip("matplotlib")
-
 from docs.figures import basics, first_networks
 from docs.figures.draw import architecture_of, save, stages
+from flaxcnn.analysis import Summary, conv_cost, receptive_field, summarize
 from flaxcnn.models.googlenet import INCEPTIONS
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide"

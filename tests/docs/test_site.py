@@ -58,9 +58,7 @@ def test_every_page(site: Path, browser: Browser) -> None:
         text = (DOCS / source).read_text()
         page = site / ("zh/" if chinese else "") / f"{source.removesuffix('.zh.md').removesuffix('.md')}.html"
         for width in (PHONE, DESKTOP):
-            browser.call(
-                "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
-            )
+            browser.set_screen(width)
             browser.open(page.as_uri())
             seen = browser.evaluate(LOOK)
             assert not browser.problems, (source, browser.problems)
