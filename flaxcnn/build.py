@@ -124,7 +124,8 @@ def build_model(config: Config, num_classes: int) -> Classifier:
             raise ConfigError(f"model.options: {name} is set by {source}")
     if config.model.weights == PUBLISHED:
         with _field("model.weights"):
-            options = {**checkpoint(config.model.name).options, **options}
+            row = checkpoint(config.model.name)
+        options = {**row.options, **options, "image_size": row.size}
     if config.data.image_size is not None:
         options["image_size"] = config.data.image_size
     try:
