@@ -169,6 +169,9 @@ digits, 8x8 pixels scaled to {size}x{size}, {epochs} epochs of AdamW in batches 
 dropout and initialisation that it was published with. Only MobileNetV3 is given another momentum of BatchNorm (0.1):
 with its own, so short a training evaluates at chance ([why](guide/mobilenet.md#train-one)).
 
+The recipe was chosen by the same held-out digits, with one seed, so the accuracies are a little too good. The seconds
+are of a machine that was not always idle, and may be off by some tens of per cent.
+
 - *Top-1* is of the {held_out} held-out digits after the last epoch; one digit is {one}.
 - *Seconds* are of an epoch's updates on {cores} CPU cores, loading included; without compilation and evaluation.
 - *Parameters* are those with 10 classes, auxiliary heads included; *multiply-adds* those of one image of {size}x{size}.
@@ -196,6 +199,8 @@ scikit-learn 手写数字中的 {train} 张，8x8 像素放大到 {size}x{size}�
 AdamW，批大小 {batch}，共 {epochs} 轮（epoch）；dropout 与初始化都保持各网络发表时的样子。\
 只有 MobileNetV3 改用了另一个批归一化动量（0.1）：用它原来的动量，\
 训练这样短，评估结果与随便猜无异（[原因](guide/mobilenet.zh.md#训练一个)）。
+
+训练设置是用同一批留出的数字、单个随机种子选定的，所以准确率略微偏高。计时的机器并非始终空闲，秒数可能有百分之几十的误差。
 
 - *top-1* 是最后一轮之后在 {held_out} 张留出图像上的准确率；一张图像相当于 {one}。
 - *秒数*是 {cores} 个 CPU 核上一轮参数更新所用的时间，含数据加载；不含编译和评估。
