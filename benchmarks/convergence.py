@@ -4,8 +4,8 @@
 
 The images are Fashion-MNIST's (`apt-get install dataset-fashion-mnist`), padded to 32x32 pixels, grey in all three
 channels. For each seed, both begin with the weights that PyTorch initialised and see the same batches, in float32;
-flaxcnn trains once more in bfloat16. Both networks train on a part of the images, so that all runs together take half
-an hour of one core; the accuracies are of all 10,000 test images. `--json` keeps every run as it ends, and the same
+flaxcnn trains once more in bfloat16. Both networks train on a part of the images, so that all runs together take an
+hour of one core; the accuracies are of all 10,000 test images. `--json` keeps every run as it ends, and the same
 command leaves those out.
 
 In float32 the two do not stay together step by step, and no two libraries could: a rounding that turns a ReLU the other
@@ -56,7 +56,7 @@ class Recipe(NamedTuple):
         return self.epochs * (self.images // self.batch_size)
 
 
-RECIPES = {"lenet": Recipe(20_000, 4, 64, 0.02), "resnet18": Recipe(3_000, 5, 64, 0.05)}
+RECIPES = {"lenet": Recipe(20_000, 4, 64, 0.02), "resnet18": Recipe(6_000, 8, 64, 0.05)}
 
 
 class Pictures(NamedTuple):
