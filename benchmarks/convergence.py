@@ -227,7 +227,9 @@ def report(model: str, done: dict[str, Run]) -> str:
             line += f" ({len(top1)} seeds: {', '.join(f'{each:.2f}' for each in top1)})"
             if trainer != "flaxcnn" and len(ours) == len(top1):
                 apart = statistics.mean(ours) - statistics.mean(top1)
-                line += f"; flaxcnn's mean is {apart:+.2f} from it, {abs(apart) / statistics.stdev(top1):.1f} deviations"
+                line += (
+                    f"; flaxcnn's mean is {apart:+.2f} from it, {abs(apart) / statistics.stdev(top1):.1f} deviations"
+                )
             lines.append(line)
     return "\n".join(lines)
 
