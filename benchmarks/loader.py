@@ -7,8 +7,8 @@
 
 Photographs of about 500x375 as JPEG files (scikit-learn's two, cut and scaled), decoded, RandomResizedCrop to 224,
 flip, normalised, in batches of 64: by the loader's threads, decoding with Pillow and with OpenCV, and by PyTorch's
-worker processes with torchvision's v2 transforms on Pillow images. Each round reads every image once; the first batch
-is timed by itself. PyTorch and OpenCV are needed.
+worker processes with torchvision's v2 transforms on Pillow images. Each round reads every image once: as an epoch
+does, with the start of threads and processes, and then from the first batch on. PyTorch and OpenCV are needed.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ def compare(source: data.FolderSource, folder: str, workers: int, rounds: int) -
         "torchvision": torchvision_loader(folder, workers),
     }
     rates: dict[str, list[float]] = {name: [] for name in loaders}
+    started: dict[str, list[float]] = {name: [] for name in loaders}
     first: dict[str, list[float]] = {name: [] for name in loaders}
     for number in range(rounds):
         runs = list(loaders.items())
@@ -79,13 +80,18 @@ def compare(source: data.FolderSource, folder: str, workers: int, rounds: int) -
             batches = iter(make())
             next(batches)
             first[name].append(time.perf_counter() - began)
-            made = 1 + sum(1 for _ in batches)
-            rates[name].append(made * BATCH_SIZE / (time.perf_counter() - began))
+            more = sum(1 for _ in batches)
+            seconds = time.perf_counter() - began
+            rates[name].append((1 + more) * BATCH_SIZE / seconds)
+            started[name].append(more * BATCH_SIZE / (seconds - first[name][-1]))
     for name in rates:
-        ratio = statistics.median(a / b for a, b in zip(rates[name], rates["torchvision"], strict=True))
-        rate, seconds = statistics.median(rates[name]), max(first[name])
+        whole, after = (
+            statistics.median(a / b for a, b in zip(each[name], each["torchvision"], strict=True))
+            for each in (rates, started)
+        )
         print(
-            f"{name:<16} {rate:6.0f} images/s, {ratio:.2f} of torchvision's, first batch after {seconds:.2f} s at most"
+            f"{name:<16} {statistics.median(rates[name]):6.0f} images/s, {whole:.2f} of torchvision's, {after:.2f} from "
+            f"the first batch on, which comes after {max(first[name]):.2f} s at most"
         )
 
 

@@ -16,7 +16,15 @@ GOLDEN_SHAPES = Path(__file__).parent / "models" / "golden_shapes.json"
 # Variants whose blocks the smallest variant of their class has not.
 _OTHER_BLOCKS = {"resnet50", "resnext50_32x4d", "shufflenet_v1_g3_x0_5", "vgg11_bn"}
 # The default run compares their logits and shapes, and leaves to the slow one what has to be compiled beyond that.
-_LONG_TO_COMPILE = {"efficientnet_lite0", "googlenet", "inception_v1", "vgg11"}
+_LONG_TO_COMPILE = {
+    "efficientnet_b0",
+    "efficientnet_lite0",
+    "googlenet",
+    "inception_v1",
+    "mobilenet_v2",
+    "shufflenet_v1_g1_x0_5",
+    "vgg11",
+}
 # The image sizes of models whose first fully connected layer fixes the number of pixels: the published one, and an
 # odd and non-square one that pools to the same.
 _FIXED_SIZES = {
