@@ -89,9 +89,10 @@ def compare(source: data.FolderSource, folder: str, workers: int, rounds: int) -
             statistics.median(a / b for a, b in zip(each[name], each["torchvision"], strict=True))
             for each in (rates, started)
         )
+        rate, seconds = statistics.median(rates[name]), max(first[name])
         print(
-            f"{name:<16} {statistics.median(rates[name]):6.0f} images/s, {whole:.2f} of torchvision's, {after:.2f} from "
-            f"the first batch on, which comes after {max(first[name]):.2f} s at most"
+            f"{name:<16} {rate:6.0f} images/s, {whole:.2f} of torchvision's, {after:.2f} from the first batch on, "
+            f"which comes after {seconds:.2f} s at most"
         )
 
 
