@@ -1,12 +1,12 @@
 """What training on ImageNet takes on 1, 8 and 256 devices, as Markdown tables.
 
-    python benchmarks/imagenet_plan.py [--tflops 60] [--images-per-core 505]
+    python benchmarks/imagenet_plan.py [--tflops 60] [--bandwidth 2] [--images-per-core 505]
 
 Counted or measured here: operations, from XLA's cost analysis of the training step; the state's bytes; the activations
 that wait for the backward pass, before the compiler fuses any away; a checkpoint's bytes on disk, its numbers random,
-for zeros would be compressed. Assumed: how many operations a second a device sustains (`--tflops`). Measured by
-`benchmarks/loader.py`: how many images a second a core of a host decodes and augments (`--images-per-core`). The data
-set is 1,281,167 images, in an archive of 137.8 GB.
+for zeros would be compressed. Assumed: how many operations a second a device sustains (`--tflops`), and how many
+bytes a second its memory moves (`--bandwidth`). Measured by `benchmarks/loader.py`: how many images a second a core of
+a host decodes and augments (`--images-per-core`). The data set is 1,281,167 images, in an archive of 137.8 GB.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ def main() -> None:
     """Print a Markdown table of what is known, and one a network of what follows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tflops", type=float, default=60, help="that a device is assumed to sustain")
+    parser.add_argument("--bandwidth", type=float, default=2, help="TB/s of a device's memory, assumed")
     parser.add_argument("--images-per-core", type=float, default=505, help="that a core decodes and augments a second")
     options = parser.parse_args()
     known = {plan.model: find_facts(plan) for plan in PLANS}
@@ -76,7 +77,8 @@ def main() -> None:
             f"| {facts.flops_an_image / 1e9:.1f} | {kept} |"
         )
     for plan in PLANS:
-        print(f"\n| {plan.model}, {plan.epochs} epochs, {options.tflops:g} TFLOP/s | " + " | ".join(map(str, DEVICES)))
+        assumed = f"{options.tflops:g} TFLOP/s, {options.bandwidth:g} TB/s"
+        print(f"\n| {plan.model}, {plan.epochs} epochs, {assumed} | {' | '.join(map(str, DEVICES))} |")
         print("|---" + "|--:" * len(DEVICES) + "|")
         columns = [
             follows(plan, known[plan.model], devices, batch_size, options)
@@ -164,7 +166,10 @@ def follows(plan: Plan, facts: Facts, devices: int, batch_size: int, options: ar
     """A column of the plan."""
     share = batch_size // devices
     steps_per_epoch = IMAGES // batch_size
-    step_seconds = share * facts.flops_an_image / (options.tflops * 1e12)
+    computing = share * facts.flops_an_image / (options.tflops * 1e12)
+    # What waits for the backward pass is written once and read once, whatever the compiler fuses.
+    moving = share * 2 * facts.kept_bytes_an_image["bfloat16"] / (options.bandwidth * 1e12)
+    step_seconds = max(computing, moving)
     rate = batch_size / step_seconds  # images a second
     # A ring sends every byte but a device's own share twice.
     sent = 2 * (devices - 1) / devices * facts.gradient_bytes
@@ -176,13 +181,13 @@ def follows(plan: Plan, facts: Facts, devices: int, batch_size: int, options: ar
         "TFLOP a step and device": f"{share * facts.flops_an_image / 1e12:.1f}",
         "GB a device: state, gradient, activations in bfloat16": f"{memory / 1e9:.1f}",
         "MB a device sends for gradients, a step": f"{sent / 1e6:.0f}",
-        "ms a step, at least": f"{1e3 * step_seconds:.0f}",
+        "ms a step, at least: to compute, to move": f"{1e3 * computing:.1f}, {1e3 * moving:.1f}",
         "GB/s a device sends, to hide it": f"{sent / step_seconds / 1e9:.1f}",
         "images/s": f"{rate:,.0f}",
         "cores that decode and augment": f"{rate / options.images_per_core:,.0f}",
         "GB/s from files": f"{rate * ARCHIVE_BYTES / IMAGES / 1e9:.1f}",
         "GB/s to each device": f"{rate / devices * size**2 * 3 * 4 / 1e9:.1f}",
-        "hours, at least": f"{plan.epochs * steps_per_epoch * step_seconds / 3600:.1f}",
+        "hours, at least": f"{plan.epochs * steps_per_epoch * step_seconds / 3600:.2g}",
     }
 
 
