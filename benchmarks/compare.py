@@ -8,8 +8,8 @@ step takes over ten seconds, one. A time is the median in milliseconds a step; a
 within a turn, and less than 1 means that flaxcnn is faster. flaxcnn asks for huge pages, as its train command does;
 with GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in the environment, PyTorch does too. A training step is forward, backward
 and an SGD update with momentum, as `make_train_step` and PyTorch's users write it; PyTorch runs in channels-last
-layout. Compile seconds include the first step. Memory is the largest of the process, in MiB, and in brackets how much
-of that came with the steps, after all had been compiled.
+layout. Compile seconds include the first step. Memory is the most that the process had, in MiB, and in brackets the
+most since its first step, when all had been compiled: as Linux counts it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -94,7 +94,7 @@ def measure(model: str, phase: str, arguments: argparse.Namespace) -> dict[str, 
             for framework in workers if number % 2 else reversed(workers):
                 answer = ask(workers[framework], "run")
                 rows[framework]["milliseconds"].append(answer["milliseconds"])
-                rows[framework]["peak_mib"] = answer["peak_mib"]
+                rows[framework]["steps_mib"] = answer["peak_mib"]
             if time.perf_counter() - began > arguments.seconds and number >= 2:
                 break
     finally:
@@ -130,8 +130,8 @@ def line(model: str, row: dict[str, Any], arguments: argparse.Namespace) -> str:
     for framework in arguments.frameworks:
         result = row[framework]
         milliseconds = statistics.median(result["milliseconds"])
-        peak, seconds = result["peak_mib"], result["compile_seconds"]
-        cell = f"{milliseconds:.0f} ms, {seconds:.0f} s, {peak:.0f} ({peak - result['before_mib']:.0f}) MiB"
+        steps, seconds = result["steps_mib"], result["compile_seconds"]
+        cell = f"{milliseconds:.0f} ms, {seconds:.0f} s, {max(result['peak_mib'], steps):.0f} ({steps:.0f}) MiB"
         if arguments.peak_tflops and "flops" in result:
             cell += f", {result['flops'] / milliseconds / 1e9 / arguments.peak_tflops:.0%}"
         cells.append(cell)
@@ -175,6 +175,8 @@ def serve(arguments: argparse.Namespace) -> None:
     for question in sys.stdin:
         if question.strip() == "prepare":
             run, answer = prepare[arguments.worker](arguments)
+            answer["peak_mib"] = peak_mib()
+            Path("/proc/self/clear_refs").write_text("5")  # the peak, from here on
             slow = run(1) > 10  # it warms up by itself
             if not slow:
                 run(1)
@@ -182,14 +184,13 @@ def serve(arguments: argparse.Namespace) -> None:
             assert run
             if not slow:
                 run(1)  # while the caches fill with its own data, and the threads of others stop to spin
-            answer = {"milliseconds": 1000 * run(1)}
-        answer["peak_mib"] = peak_mib()
+            answer = {"milliseconds": 1000 * run(1), "peak_mib": peak_mib()}
         print(json.dumps(answer), file=answers, flush=True)
 
 
 def peak_mib() -> float:
-    """The most memory that this process had so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The most memory that this process had since the count began."""
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) / 1024
 
 
 def prepare_flaxcnn(arguments: argparse.Namespace) -> tuple[Steps, dict[str, Any]]:
@@ -199,6 +200,7 @@ def prepare_flaxcnn(arguments: argparse.Namespace) -> tuple[Steps, dict[str, Any
 
     from flaxcnn import create_model, optim
     from flaxcnn.analysis import cost
+    from flaxcnn.cli.environment import return_freed_memory
     from flaxcnn.layers import conv_lowering
     from flaxcnn.train import create_state, make_train_step
 
@@ -212,6 +214,7 @@ def prepare_flaxcnn(arguments: argparse.Namespace) -> tuple[Steps, dict[str, Any
     variables = jax.jit(lambda x: model.init(jax.random.key(0), x, train=False))(image[:1])
     state = create_state(model, optimizer, variables)
 
+    return_freed_memory()
     with conv_lowering("xla" if arguments.worker == "xla" else "auto"):
         began = time.perf_counter()
         if training:
@@ -230,11 +233,11 @@ def prepare_flaxcnn(arguments: argparse.Namespace) -> tuple[Steps, dict[str, Any
                 jax.block_until_ready(step(variables, image))
         return time.perf_counter() - began
 
-    before = peak_mib()
+    return_freed_memory()
     run(1)
     seconds = time.perf_counter() - began
     flops = 2 * cost(model, image_size=size).macs * arguments.batch * (3 if training else 1)
-    return run, {"compile_seconds": seconds, "before_mib": before, "flops": flops}
+    return run, {"compile_seconds": seconds, "flops": flops}
 
 
 def prepare_torch(arguments: argparse.Namespace) -> tuple[Steps, dict[str, Any]]:
@@ -280,7 +283,7 @@ def prepare_torch(arguments: argparse.Namespace) -> tuple[Steps, dict[str, Any]]
             torch.cuda.synchronize()
         return time.perf_counter() - began
 
-    return run, {"before_mib": peak_mib(), "compile_seconds": run(1)}
+    return run, {"compile_seconds": run(1)}
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from flaxcnn.build import (
 )
 from flaxcnn.cli.boards import Pictures
 from flaxcnn.cli.command_line import read_config
-from flaxcnn.cli.environment import join_processes, set_up_jax
+from flaxcnn.cli.environment import join_processes, return_freed_memory, set_up_jax
 from flaxcnn.cli.report import write_report
 from flaxcnn.config import RESUMABLE, Config, ConfigError
 from flaxcnn.errors import first_line
@@ -221,6 +221,7 @@ def _compile(
 
     console.say("compiling the training and evaluation steps ...")
     began = time.monotonic()
+    return_freed_memory()
     teacher = [devices.put_state(experiment.teacher[1])] if experiment.teacher else []
     batch, steps = batch_of(config.data.batch_size), {}
     for first, trainable in experiment.phases.items():
@@ -233,6 +234,7 @@ def _compile(
     eval_step = devices.jit(make_eval_step(experiment.model, loss=evaluation_loss(config), keep="predictions"))
     padded = batch_of(eval_batch_size, mask=np.zeros(eval_batch_size, np.float32))
     eval_step = eval_step.lower(state.variables, padded).compile()
+    return_freed_memory()
     console.say(f"compiled in {time.monotonic() - began:.1f} s")
 
     def train_step(state: TrainState, batch: Any) -> Any:
