@@ -158,6 +158,13 @@ class PreparedSource:
             partial_file.replace(file)
         return labels
 
+    @cached_property
+    def version(self) -> str:
+        """Another one after another preparation: the names, sizes and times of the data set's files."""
+        files = sorted((*self.folder.glob("dataset_info.json"), *self.folder.glob("*array_record*")))
+        stats = [(file.name, file.stat()) for file in files]
+        return " ".join(f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in stats)
+
     def _row(self, index: int) -> int:
         return index if self.rows is None else int(self.rows[index])
 
