@@ -70,7 +70,11 @@ def _builder(name: str, folder: Path) -> Any:
         anew = f" Prepare it anew with `tfds build {name} --file_format=array_record`." if "format" in reason else ""
         raise DataError(f"{name}: {reason[:200]}{anew}") from error
     except ImportError as error:
-        raise DataError(f"{name}: this data set's builder needs {error.name or 'tensorflow'}: install it") from error
+        raise _needs(name, error) from error
+
+
+def _needs(name: str, error: ImportError) -> DataError:
+    return DataError(f"{name}: this data set's builder needs {error.name or 'tensorflow'}: install it")
 
 
 @contextlib.contextmanager
@@ -106,7 +110,7 @@ def _prepare(builder: Any) -> None:
         builder.download_and_prepare(file_format="array_record")
     except ModuleNotFoundError as error:
         if "tensorflow" not in str(error):
-            raise
+            raise _needs(builder.name, error) from error
         raise DataError(
             f"{builder.name}: its builder encodes images with TensorFlow, which is not installed; where it is, prepare "
             f"it with `tfds build {builder.name} --file_format=array_record`, and copy the folder {builder.data_path}"
