@@ -197,7 +197,10 @@ def build_splits(config: Config) -> data.Splits[Any]:
     """The splits of the config's data set."""
     name, path = config.data.name, config.data.path
     if name == "image_folder" and not Path(str(path)).is_dir():
-        raise ConfigError(f"data.path: there is no folder {path}; add --data.path FOLDER")
+        raise ConfigError(
+            f"data.path: there is no folder {path}; add --data.path FOLDER, "
+            f"with FOLDER/<class>/<image>, or FOLDER/train/<class> and FOLDER/val/<class>"
+        )
     kept = config.data.cache
     if name == "image_folder" and kept not in (None, "memory") and _lies_within(str(kept), str(path)):
         raise ConfigError(f"data.cache {kept} lies within data.path {path}; choose another folder")

@@ -104,6 +104,7 @@ FIGURES = {
     "resnet_blocks.svg": resnet_blocks,
     "resnet18.svg": partial(architecture_of, "resnet18", {_BLOCK: "basic\nblock"}),
     "resnet50.svg": partial(architecture_of, "resnet50", {_BLOCK: "bottleneck"}),
+    "resnext50_32x4d.svg": partial(architecture_of, "resnext50_32x4d", {_BLOCK: "bottleneck\n32 groups"}),
     "resnext_blocks.svg": resnext_blocks,
     "resnext_forms.svg": resnext_forms,
 }

@@ -15,6 +15,7 @@ from flaxcnn.build import build_splits
 from flaxcnn.cli.command_line import run_action
 from flaxcnn.config import Config, ConfigError, DataConfig
 from flaxcnn.data.check import Report
+from flaxcnn.data.sources import other_files
 from flaxcnn.data.split import split_folder
 
 DESCRIPTION = "Look at a data set before it is trained on, and turn it into other forms."
@@ -34,6 +35,8 @@ def main(argv: Sequence[str]) -> int:
 def check(path: DataPath, val_fraction: float = 0.2, json: bool = False) -> int:
     """Decode every image once; count, and name what is broken, doubled or leaked. Exit status 1 if there is any.
 
+    Files that are no images by their ending are counted by it.
+
     Args:
         path: an image folder, or a manifest (.csv, .jsonl).
         val_fraction: held out where the data has no split of its own, as in training.
@@ -46,7 +49,7 @@ def check(path: DataPath, val_fraction: float = 0.2, json: bool = False) -> int:
         sources = {split: data.choose(splits, split, val_fraction=val_fraction) for split in split_of}
     else:
         sources = {name: make() for name, make in splits.items()}
-    report = data.check_data(sources)
+    report = data.check_data(sources, other_files(path) if Path(path).is_dir() else None)
     print(_as_json(report) if json else _as_text(report))
     return 0 if report.is_clean else 1
 
@@ -117,7 +120,17 @@ def _as_text(report: Report) -> str:
     lines += _listed("of the same pixels in one split", [" = ".join(names) for names in report.duplicates])
     lines += _listed("of the same pixels in two splits (leaked)", [" = ".join(names) for names in report.leaked])
     lines += _listed("of the same pixels with different labels", [" = ".join(n) for n in report.contradictions])
+    lines += _others(report)
     return "\n".join(lines)
+
+
+def _others(report: Report) -> list[str]:
+    """A line of the files that are passed over, where there are any: pictures may be among them."""
+    by_number = sorted(report.other_files.items(), key=lambda item: (-item[1], not item[0], item[0]))
+    if not by_number:
+        return []
+    endings = ", ".join(f"{ending or 'without an ending'} {number}" for ending, number in by_number)
+    return [f"no images by their ending: {sum(report.other_files.values())} ({endings})"]
 
 
 def _listed(what: str, names: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -141,13 +141,23 @@ def _cifar(path: Path, title: str, layouts: tuple[_Layout, ...], split: str) -> 
         batches = [layout.read(contents[name]) for name in layout.files[split]]
         class_names = tuple(layout.read_names(contents[layout.class_names]))
         rows = np.concatenate([rows for rows, _ in batches])
-        labels = np.concatenate([labels for _, labels in batches]).astype(np.int64)
-        if rows.shape != (len(labels), 3072) or rows.dtype != np.uint8 or labels.max() >= len(class_names):
-            raise ValueError("images and labels do not fit each other")
-    except (ValueError, KeyError, TypeError, EOFError, UnicodeError, pickle.UnpicklingError) as error:
-        raise DataError(f"{path}: {title} cannot be read ({error}): get it anew") from error
+        labels = np.concatenate([labels for _, labels in batches])
+        _check_fit(rows, labels, len(class_names))
+    except Exception as error:  # A damaged pickle meets the unpickler with a dozen unrelated exception types.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: {title} cannot be read ({reason}): get it anew") from error
     images = np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))  # (n, h, w, c)
-    return ArraySource(images, labels, class_names, tuple(f"{split}[{i}]" for i in range(len(labels))))
+    names = tuple(f"{split}[{i}]" for i in range(len(labels)))
+    return ArraySource(images, labels.astype(np.int64), class_names, names)
+
+
+def _check_fit(rows: np.ndarray, labels: np.ndarray, classes: int) -> None:
+    """Raises ValueError unless these are rows (n, 3072) uint8 of pixels and labels (n,) of that many classes."""
+    whole = labels.ndim == 1 and labels.dtype.kind in "iu"
+    if not whole or rows.shape != (len(labels), 3072) or rows.dtype != np.uint8:
+        raise ValueError("images and labels do not fit each other")
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        raise ValueError("images and labels do not fit each other")
 
 
 _Read = Callable[[tuple[str, ...]], dict[str, bytes]]
@@ -193,17 +203,40 @@ def _read_archive(archive: Path, folder: str, names: tuple[str, ...]) -> dict[st
     return contents
 
 
-class _Unpickler(pickle.Unpickler):
-    """Makes NumPy arrays and Python's own values, and nothing else."""
+class _Pixels:
+    """Stands for a pickled array of bytes. NumPy itself trusts a pickle, a damaged one too, with its memory."""
 
-    _ALLOWED = frozenset({"_reconstruct", "ndarray", "dtype"})
+    values: np.ndarray
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, _, fortran, content = state
+        self.values = np.frombuffer(content, np.uint8).reshape(shape, order="F" if fortran else "C")
+
+
+class _Bytes:
+    """Stands for the pickled dtype of bytes."""
+
+    def __init__(self, name: bytes | str, *_: int) -> None:
+        if name not in (b"u1", "u1"):
+            raise pickle.UnpicklingError(f"an array of {name!r}")
+
+    def __setstate__(self, state: tuple) -> None:
+        """Bytes have neither an order nor fields."""
+
+
+def _reconstruct(*_: object) -> _Pixels:
+    return _Pixels()
+
+
+class _Unpickler(pickle.Unpickler):
+    """Makes arrays of bytes and Python's own values, and nothing else."""
+
+    _ALLOWED: ClassVar = {"_reconstruct": _reconstruct, "ndarray": _Pixels, "dtype": _Bytes}
 
     def find_class(self, module: str, name: str) -> Any:
         if name not in self._ALLOWED or module not in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray"):
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        from numpy._core import multiarray
-
-        return {"_reconstruct": multiarray._reconstruct, "ndarray": np.ndarray, "dtype": np.dtype}[name]  # type: ignore[attr-defined]
+        return self._ALLOWED[name]
 
 
 def _unpickle(content: bytes) -> dict[bytes, Any]:
@@ -213,7 +246,9 @@ def _unpickle(content: bytes) -> dict[bytes, Any]:
 
 def _python(labels: bytes, content: bytes) -> tuple[np.ndarray, np.ndarray]:
     batch = _unpickle(content)
-    return np.asarray(batch[b"data"]), np.asarray(batch[labels])
+    if not isinstance(batch[b"data"], _Pixels):
+        raise ValueError("its data is no array of bytes")
+    return batch[b"data"].values, np.asarray(batch[labels])
 
 
 def _python_names(key: bytes, content: bytes) -> list[str]:

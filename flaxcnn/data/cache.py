@@ -24,8 +24,9 @@ class CachedSource:
     Args:
         source: of the examples.
         folder: where to keep the images, a file each; None keeps them in memory. A file that has changed since, by its
-            size or its time, is decoded anew.
-        max_bytes: of pixels in memory; what does not fit is decoded each time.
+            size or its time, is decoded anew, and so are the records of a data set that was prepared anew. Examples
+            that are neither files nor of a source with a `version` are not kept there.
+        max_bytes: of pixels in memory, of this source; what does not fit is decoded each time.
 
     Raises:
         DataError: the folder cannot be made or written.
@@ -87,7 +88,10 @@ class CachedSource:
         return pixels
 
     def _on_disk(self, index: int, folder: Path) -> np.ndarray:
-        file = folder / f"{self._version(index)}.npy"
+        version = self._version(index)
+        if version is None:
+            return np.asarray(self.source[index]["image"])
+        file = folder / f"{version}.npy"
         try:
             return np.load(file)
         except (OSError, ValueError, EOFError):  # not there yet, or the disk was full when it was written
@@ -99,15 +103,17 @@ class CachedSource:
             unfinished.replace(file)
         return pixels
 
-    def _version(self, index: int) -> str:
-        """A hash of the example's name, and of the size and time of its file where it has one."""
+    def _version(self, index: int) -> str | None:
+        """A hash of the example's name, and of its file's size and time or else its source's version; None without."""
         name = self.source.name(index)
-        try:
-            stat = os.stat(name)  # noqa: PTH116, a third of the time of Path.stat
-            name = f"{name}:{stat.st_size}:{stat.st_mtime_ns}"
-        except OSError:
-            pass  # no file: the name is that of a record of a data set
-        return hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+        version = getattr(self.source, "version", None)  # of records, which are no files of their own
+        if version is None:
+            try:
+                stat = os.stat(name)  # noqa: PTH116, a third of the time of Path.stat
+            except OSError:
+                return None  # a name alone may be another image's in another data set
+            version = f"{stat.st_size}:{stat.st_mtime_ns}"
+        return hashlib.sha256(os.fsencode(f"{name}:{version}")).hexdigest()[:32]
 
 
 @contextlib.contextmanager

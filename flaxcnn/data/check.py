@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,6 +25,7 @@ class Report:
         duplicates: names of images of the same pixels, within one split.
         leaked: names of images of the same pixels in more than one split.
         contradictions: names of images of the same pixels with different labels.
+        other_files: ending -> how many files of the folder are no images by it.
     """
 
     counts: Mapping[str, Mapping[str, int]]
@@ -33,10 +34,11 @@ class Report:
     duplicates: tuple[tuple[str, ...], ...]
     leaked: tuple[tuple[str, ...], ...]
     contradictions: tuple[tuple[str, ...], ...]
+    other_files: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_clean(self) -> bool:
-        """Whether there is nothing to mend; duplicates within a split are only told."""
+        """Whether there is nothing to mend; duplicates within a split and other files are only told."""
         return not (self.broken or self.leaked or self.contradictions)
 
 
@@ -50,11 +52,12 @@ class _Seen:
     error: str | None = None
 
 
-def check_data(splits: Mapping[str, Source]) -> Report:
+def check_data(splits: Mapping[str, Source], other_files: Mapping[str, int] | None = None) -> Report:
     """Decodes every image of a data set once.
 
     Args:
         splits: of the same classes.
+        other_files: for the report.
 
     Returns:
         What was found. Images are the same where their decoded pixels are, whatever file format holds them.
@@ -75,6 +78,7 @@ def check_data(splits: Mapping[str, Source]) -> Report:
         duplicates=_names(g for g in groups if len({e.split for e in g}) < len(g)),
         leaked=_names(g for g in groups if len({e.split for e in g}) > 1),
         contradictions=_names(g for g in groups if len({e.label for e in g}) > 1),
+        other_files=dict(other_files or {}),
     )
 
 

@@ -73,7 +73,7 @@ def train_batches(
             so that it shows only that share of the examples (Hoffer et al., Augment Your Batch, 2020).
         balanced: show every class equally often: of a small class examples come several times an epoch, each time
             another view, and of a large one some do not come at all.
-        num_threads: threads, each making a batch; by default one a core, at most 16.
+        num_threads: threads, each making a batch; by default one for each core that the process may use, at most 16.
         shard: (index, count): which part of each batch to make.
 
     Returns:
@@ -168,7 +168,7 @@ def eval_batches(
         source: the examples.
         transform: image -> float32 (h, w, c).
         batch_size: examples a step, over all shards; may exceed their number.
-        num_threads: threads, each making a batch; by default one a core, at most 16.
+        num_threads: threads, each making a batch; by default one for each core that the process may use, at most 16.
         shard: (index, count): which part of each batch to make.
 
     Returns:
@@ -251,8 +251,15 @@ def _shard_rows(batch_size: int, shard: tuple[int, int]) -> slice:
     return slice(index * rows, (index + 1) * rows)
 
 
+def default_threads() -> int:
+    """One for each core that this process may use, at most 16."""
+    # Not os.cpu_count(), which counts what a job scheduler or `taskset` has given to others, too.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MAX_DEFAULT_THREADS)
+
+
 def _threads(given: int | None) -> int:
-    threads = min(os.cpu_count() or 1, MAX_DEFAULT_THREADS) if given is None else given
+    threads = default_threads() if given is None else given
     if threads < 1:
         raise ValueError(f"num_threads: expected 1 or more, got {threads}")
     return threads

@@ -32,7 +32,8 @@ def manifest_splits(path: str | os.PathLike[str]) -> dict[str, Callable[[], Fold
 
     A row has a `path`, relative to the manifest's folder or absolute, and either a `label`, or `labels`: a list in
     JSON, `cat;outdoors` in CSV, and nothing for no label at all. With `labels` an example's label is a vector of zeros
-    and ones. Classes are numbered in the order of their names, over all splits.
+    and ones. Spaces round the values of a CSV do not count. Classes are numbered in the order of their names, over all
+    splits.
 
     Args:
         path: of a file that ends in .csv, .jsonl or .json (an object a line).
@@ -77,18 +78,19 @@ def _read(file: Path) -> tuple[bool, list[_Row]]:
 
 def _csv_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     with file.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        for values in reader:
+        reader = csv.DictReader(stream, skipinitialspace=True)  # or quotes behind a space were no quotes
+        for row in reader:
             where = f"{file}, line {reader.line_num}"
-            if None in values:
+            if None in row:
                 raise DataError(f"{where}: more values than the header has names")
+            values: dict[str, Any] = {name.strip(): value and value.strip() for name, value in row.items()}
             if values.get("labels") is not None:
                 values["labels"] = [label.strip() for label in values["labels"].split(LABEL_SEPARATOR) if label.strip()]
             yield where, values
 
 
 def _json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with file.open(encoding="utf-8") as stream:
+    with file.open(encoding="utf-8-sig") as stream:
         for number, line in enumerate(stream, 1):
             if not line.strip():
                 continue

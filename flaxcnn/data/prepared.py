@@ -70,7 +70,11 @@ def _builder(name: str, folder: Path) -> Any:
         anew = f" Prepare it anew with `tfds build {name} --file_format=array_record`." if "format" in reason else ""
         raise DataError(f"{name}: {reason[:200]}{anew}") from error
     except ImportError as error:
-        raise DataError(f"{name}: this data set's builder needs {error.name or 'tensorflow'}: install it") from error
+        raise _needs(name, error) from error
+
+
+def _needs(name: str, error: ImportError) -> DataError:
+    return DataError(f"{name}: this data set's builder needs {error.name or 'tensorflow'}: install it")
 
 
 @contextlib.contextmanager
@@ -106,7 +110,7 @@ def _prepare(builder: Any) -> None:
         builder.download_and_prepare(file_format="array_record")
     except ModuleNotFoundError as error:
         if "tensorflow" not in str(error):
-            raise
+            raise _needs(builder.name, error) from error
         raise DataError(
             f"{builder.name}: its builder encodes images with TensorFlow, which is not installed; where it is, prepare "
             f"it with `tfds build {builder.name} --file_format=array_record`, and copy the folder {builder.data_path}"
@@ -157,6 +161,13 @@ class PreparedSource:
             np.save(partial_file, labels)
             partial_file.replace(file)
         return labels
+
+    @cached_property
+    def version(self) -> str:
+        """Another one after another preparation: the names, sizes and times of the data set's files."""
+        files = sorted((*self.folder.glob("dataset_info.json"), *self.folder.glob("*array_record*")))
+        stats = [(file.name, file.stat()) for file in files]
+        return " ".join(f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in stats)
 
     def _row(self, index: int) -> int:
         return index if self.rows is None else int(self.rows[index])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,7 +17,11 @@ from flaxcnn.data.images import DataError, load_image
 from flaxcnn.data.source import ArraySource, FolderSource
 from flaxcnn.data.splits import Split, choose, group_of
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+# What torchvision's ImageFolder takes, and what else Pillow reads that holds pictures (no documents, films or icons).
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".jpf", ".tga", ".pcx", ".qoi"),
+)
 
 
 def digits(split: Split, *, val_fraction: float = 0.2, seed: int = 0) -> ArraySource:
@@ -165,15 +170,27 @@ def _scan(root: Path, class_names: tuple[str, ...]) -> FolderSource:
 
 def _images_below(folder: Path) -> Iterator[str]:
     """POSIX paths relative to `folder`; plain strings, as there may be millions."""
+    for parent, files in _visible(folder):
+        below = Path(parent).relative_to(folder).as_posix()
+        prefix = "" if below == "." else f"{below}/"
+        yield from (prefix + name for name in files if _is_image(name))
+
+
+def _visible(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """The folders below one, itself too, and the names of the files in each, without hidden ones."""
 
     def fail(error: OSError) -> None:
         raise error  # A folder that cannot be listed must not pass for an empty one.
 
     for parent, folders, files in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not _is_hidden(name)]
-        below = Path(parent).relative_to(folder).as_posix()
-        prefix = "" if below == "." else f"{below}/"
-        yield from (prefix + name for name in files if _is_image(name))
+        yield parent, [name for name in files if not _is_hidden(name)]
+
+
+def other_files(path: str | os.PathLike[str]) -> dict[str, int]:
+    """How many files below a folder do not count because of their ending, by their endings in lower case."""
+    names = (name for _, files in _visible(Path(path)) for name in files if not _is_image(name))
+    return dict(Counter(Path(name).suffix.lower() for name in names))
 
 
 def _is_hidden(name: str) -> bool:

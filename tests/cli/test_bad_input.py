@@ -269,7 +269,10 @@ def other_classes(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (missing, ["data.path: there is no folder", "--data.path FOLDER"]),
+        (
+            missing,
+            ["data.path: there is no folder", "--data.path FOLDER", "FOLDER/train/<class> and FOLDER/val/<class>"],
+        ),
         (empty, ["no class folders"]),
         (one_class, ["only one class folder, 'cat'"]),
         (empty_class, ["dog", "no images"]),

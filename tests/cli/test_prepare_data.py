@@ -55,6 +55,16 @@ def test_what_is_wrong_is_named(command: Command, folder: Path) -> None:
     assert text.status == 1 and "of the same pixels in two splits (leaked): 1\n" in text.out
 
 
+def test_files_that_are_no_images_are_told(command: Command, folder: Path) -> None:
+    for name in ("train/ape/a.heic", "train/bee/b.heic", "test/notes.txt", "list"):
+        (folder / name).touch()
+    result = command("prepare_data", "check", folder)
+    assert result.status == 0
+    assert result.out.splitlines()[-1] == "no images by their ending: 4 (.heic 2, .txt 1, without an ending 1)"
+    report = json.loads(command("prepare_data", "check", folder, "--json").out)
+    assert report["other_files"] == {".heic": 2, ".txt": 1, "": 1}
+
+
 def test_one_folder_is_checked_as_training_divides_it(command: Command, folder: Path) -> None:
     result = command("prepare_data", "check", folder / "train", "--val_fraction", 0.5)
     assert result.out.splitlines()[1].split() == ["ape", "2", "2"]

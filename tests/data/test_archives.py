@@ -214,6 +214,55 @@ def test_a_pickle_cannot_do_anything(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not (tmp_path / "evil").exists()
 
 
+def refusal(path: Path) -> str | None:
+    """What is said of a CIFAR-10 that cannot be read; None where it can."""
+    try:
+        cifar10_splits(path)["train"]()
+    except DataError as error:
+        assert "\n" not in str(error)
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({b"labels": [-1, 0, 0, 0]}, "images and labels do not fit each other"),
+        ({b"labels": [10, 0, 0, 0]}, "images and labels do not fit each other"),
+        ({b"labels": [0.5, 0, 0, 0]}, "images and labels do not fit each other"),
+        ({b"labels": [[0]] * 4}, "number of dimensions"),
+        ({b"labels": None}, "number of dimensions"),
+        ({b"data": None}, "its data is no array of bytes"),
+        ({b"data": np.zeros((4, 3072), np.float32)}, "an array of 'f4'"),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_named(tmp_path: Path, change: dict, reason: str) -> None:
+    folder = tmp_path / "cifar-10-batches-py"
+    Cifar(10).write_python(folder)
+    batch = {b"data": np.zeros((4, 3072), np.uint8), b"labels": [0] * 4} | change
+    (folder / "data_batch_2").write_bytes(pickled(batch))
+    said = refusal(tmp_path)
+    assert said is not None and said.startswith(f"{tmp_path}: CIFAR-10 cannot be read (") and reason in said
+
+
+@pytest.mark.parametrize("name", ["data_batch_2", "batches.meta"])
+def test_a_damaged_pickle_is_named(tmp_path: Path, name: str) -> None:
+    """Whatever byte is another one, it is read or it is one line: pickle raises a dozen types of exceptions."""
+    file = tmp_path / "cifar-10-batches-py" / name
+    Cifar(10).write_python(file.parent)
+    whole = file.read_bytes()
+    for end in (0, 1, 30, len(whole) // 2, len(whole) - 1):
+        file.write_bytes(whole[:end])
+        assert refusal(tmp_path) is not None, end
+    rng, refused = np.random.default_rng(0), 0
+    places = [*range(min(200, len(whole))), *range(max(len(whole) - 200, 200), len(whole))]  # between them are pixels
+    for place in places:
+        for byte in (b"\0\xff.(R}]"[place % 7], int(rng.integers(256))):
+            file.write_bytes(whole[:place] + bytes([byte]) + whole[place + 1 :])
+            refused += refusal(tmp_path) is not None
+    assert refused > len(places) / 2
+
+
 def test_damaged_cifar_is_named(tmp_path: Path) -> None:
     def message(path: Path) -> str:
         with pytest.raises(DataError) as caught:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from flaxcnn.data import CachedSource, DataError, folder_splits
+from flaxcnn.data import CachedSource, DataError, digits_splits, folder_splits, tfds_splits, write_arrayrecord
 from flaxcnn.data.source import Example, FolderSource
 
 
@@ -67,6 +68,28 @@ def test_a_folder_serves_the_next_run_until_the_file_changes(source: Counting, t
     (file,) = (f for f in (tmp_path / "cache").iterdir() if f.stat().st_size < 400)
     file.write_bytes(file.read_bytes()[:-9])  # cut short
     assert pixels(again, 2).shape == (4, 4, 3) and source.decoded == [2, 2]
+
+
+def test_a_data_set_that_is_prepared_anew_is_decoded_anew(tmp_path: Path) -> None:
+    digits = digits_splits()["all"]()
+    for first in (0, 10):
+        part = digits.select(range(first, first + 4))
+        shutil.rmtree(tmp_path / "sets", ignore_errors=True)
+        write_arrayrecord("some", {"train": part}, tmp_path / "sets")
+        cached = CachedSource(tfds_splits("some", data_dir=tmp_path / "sets")["train"](), tmp_path / "cache")
+        for _ in range(2):
+            for i in range(4):
+                np.testing.assert_array_equal(pixels(cached, i), pixels(part, i))
+    assert len(list((tmp_path / "cache").iterdir())) == 8
+    np.testing.assert_array_equal(pixels(cached.select([2]), 0), pixels(digits, 12))
+
+
+def test_examples_that_only_have_a_name_are_not_kept_on_disk(tmp_path: Path) -> None:
+    """Another data set may call its examples the same."""
+    digits = digits_splits()["all"]()
+    flipped = replace(digits, images=digits.images[:, :, ::-1])
+    for source in (digits, flipped):
+        np.testing.assert_array_equal(pixels(CachedSource(source, tmp_path), 3), pixels(source, 3))
 
 
 def test_memory_is_bounded(source: Counting) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ import pytest
 from PIL import Image
 
 from flaxcnn.data import DataError, Preprocessing, digits, eval_batches, steps_per_epoch, train_batches, view_rng
+from flaxcnn.data.loader import MAX_DEFAULT_THREADS, default_threads
 from flaxcnn.data.source import Example
 
 N = 23
@@ -111,6 +113,16 @@ def test_order_is_uniform() -> None:
     epochs = train(2300, view=lambda image, _: value(image), batch_size=N)
     first = Counter(int(epoch["label"][0]) for epoch in epochs)
     assert len(first) == N and min(first.values()) > 55 and max(first.values()) < 145
+
+
+def test_a_thread_for_each_core_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5}, raising=False)
+    assert default_threads() == 2
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS and Windows
+    assert default_threads() == MAX_DEFAULT_THREADS
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert default_threads() == 1
 
 
 def test_threads_change_nothing() -> None:

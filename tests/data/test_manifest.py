@@ -42,6 +42,26 @@ def test_a_label_each(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["m.csv", "m.jsonl"])
+def test_a_mark_of_utf_8_in_front_does_not_count(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path / name, [{"path": "a.jpg", "label": "x"}, {"path": "b.jpg", "label": "y"}])
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert manifest_splits(file)["all"]().files == ("a.jpg", "b.jpg")
+
+
+def test_spaces_round_the_values_of_a_csv_do_not_count(tmp_path: Path) -> None:
+    file = tmp_path / "m.csv"
+    file.write_text('path, label , split\n a.jpg , cat , train\nb c.jpg,cat,train\nd.jpg, "dog, wet" ,train\n')
+    source = manifest_splits(file)["train"]()
+    assert source.files == ("a.jpg", "b c.jpg", "d.jpg") and source.class_names == ("cat", "dog, wet")
+    file.write_text("path,label\na.jpg,cat\n a.jpg,dog\n")
+    with pytest.raises(DataError, match=r"line 3: a.jpg was there before"):
+        manifest_splits(file)
+    file.write_text("path,label\na.jpg,cat\nb.jpg,  \n")
+    with pytest.raises(DataError, match=r"line 3: no label"):
+        manifest_splits(file)
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.jsonl"])
 def test_several_labels_are_vectors_up_to_the_batch(tmp_path: Path, name: str) -> None:
     paths = write_images(tmp_path, 4)
     labels = [["dog", "out"], [], ["cat"], ["out"]]

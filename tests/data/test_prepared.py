@@ -117,6 +117,82 @@ def test_what_is_absent_is_named_without_touching_the_network(tmp_path: Path) ->
     assert "BuilderConfig nonsense not found" in message("imagenette/nonsense")
 
 
+def made_up(monkeypatch: pytest.MonkeyPatch, download: Callable[[], None]) -> None:
+    """Let tensorflow-datasets have a data set `made_up` of 20 digits, which calls `download` when it is prepared."""
+    import tensorflow_datasets as tfds
+
+    class MadeUp(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("2.0.0")
+        name = "made_up"
+
+        def _info(self):
+            features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=list("0123456789"))}
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager):
+            download()
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for i, example in enumerate(digits_splits()["all"]().select(range(20))):
+                file = io.BytesIO()
+                example["image"].save(file, "PNG")
+                yield i, {"image": file.getvalue(), "label": example["label"]}
+
+    monkeypatch.setattr(tfds, "builder", lambda name, **options: MadeUp(**options))
+    monkeypatch.setattr(tfds.core.utils.gcs_utils, "is_dataset_on_gcs", lambda name: False)
+    monkeypatch.setattr(tfds.core.utils.gcs_utils, "gcs_dataset_info_files", lambda name: [])
+
+
+def test_download_prepares_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    downloads = []
+    made_up(monkeypatch, lambda: downloads.append(1))
+    with pytest.raises(DataError, match=r"made_up is not prepared in .*; prepare it with --data.download True"):
+        tfds_splits("made_up", data_dir=tmp_path)
+    assert not downloads
+    expected = digits_splits()["all"]().select(range(20))
+    for download in (True, True, False):
+        source = tfds_splits("made_up", data_dir=tmp_path, download=download)["train"]()
+        assert sorted(source.labels.tolist()) == sorted(expected.labels.tolist())
+        pixels = sorted(np.asarray(source[i]["image"]).tobytes() for i in range(20))
+        assert pixels == sorted(np.asarray(expected[i]["image"]).tobytes() for i in range(20))
+    assert len(downloads) == 1 and "tensorflow" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            ModuleNotFoundError("No module named 'tensorflow'"),
+            "made_up: its builder encodes images with TensorFlow, which is not installed; where it is, prepare it with "
+            "`tfds build made_up --file_format=array_record`, and copy the folder {folder}/made_up/2.0.0",
+        ),
+        (OSError(28, "No space\nleft on device"), "made_up cannot be prepared: [Errno 28] No space left on device"),
+        (AssertionError("put them into manual"), "made_up cannot be prepared: put them into manual"),
+    ],
+)
+def test_a_failed_download_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    def fail() -> None:
+        raise error
+
+    made_up(monkeypatch, fail)
+    with pytest.raises(DataError) as caught:
+        tfds_splits("made_up", data_dir=tmp_path, download=True)
+    assert str(caught.value) == message.format(folder=tmp_path)
+    assert not (tmp_path / "made_up" / "2.0.0").exists()
+
+
+def test_another_missing_module_is_no_fault_of_tensorflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ModuleNotFoundError("No module named 'scipy'", name="scipy")
+
+    made_up(monkeypatch, fail)
+    with pytest.raises(DataError, match=r"^made_up: this data set's builder needs scipy: install it$"):
+        tfds_splits("made_up", data_dir=tmp_path, download=True)
+
+
 def test_an_existing_data_set_is_not_overwritten(tmp_path: Path) -> None:
     source = digits_splits()["all"]().select([0, 1])
     write_arrayrecord("digits", {"all": source}, tmp_path)

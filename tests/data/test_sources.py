@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
-from flaxcnn.data import DataError, digits, image_folder
+from flaxcnn.data import DataError, digits, image_folder, load_image
+from flaxcnn.data.sources import IMAGE_SUFFIXES, other_files
+from tests.data.pictures import photographs
 
 
 def make_folder(root: Path, classes: dict[str, int], suffix: str = "png") -> Path:
@@ -112,7 +114,8 @@ def test_what_counts_as_an_image(tmp_path: Path) -> None:
     hidden.mkdir()
     (tmp_path / ".cache").mkdir()
     image = tmp_path / "a" / "000.png"
-    for name in ("x.JPG", "x.jpeg", "x.Png", "x.bmp", "x.GIF", "x.tif", "x.TIFF", "x.webp"):
+    names = ("x.JPG", "x.jpeg", "x.Png", "x.bmp", "x.GIF", "x.tif", "x.TIFF", "x.webp", "x.ppm", "x.avif", "x.jp2")
+    for name in names:
         (deep / name).write_bytes(image.read_bytes())
     for path in (
         deep / ".hidden.png",
@@ -123,7 +126,30 @@ def test_what_counts_as_an_image(tmp_path: Path) -> None:
     ):
         path.write_bytes(image.read_bytes())
     files = image_folder(tmp_path, "train").files + image_folder(tmp_path, "val").files
-    assert len(files) == 4 + 8 and sum(file.startswith("a/deep/er/x.") for file in files) == 8
+    assert len(files) == 4 + 11 and sum(file.startswith("a/deep/er/x.") for file in files) == 11
+
+
+def test_whatever_torchvision_takes_for_an_image_is_one() -> None:
+    folder = pytest.importorskip("torchvision.datasets.folder", reason="torchvision is the reference")
+    assert set(folder.IMG_EXTENSIONS) <= set(IMAGE_SUFFIXES)
+    assert set(IMAGE_SUFFIXES) <= set(Image.registered_extensions())
+
+
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_images_of_every_ending_are_read(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"x{suffix}"
+    kind = Image.registered_extensions()[suffix]
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    photographs()[0].resize((40, 30)).convert("L" if kind == "PPM" else "RGB").save(file, kind)
+    assert load_image(file).size == (40, 30)
+
+
+def test_files_that_are_no_images_by_their_ending(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a": 2, "b": 2})
+    for name in ("a/x.heic", "a/y.HEIC", "b/notes.txt", "README", "a/.hidden"):
+        (tmp_path / name).touch()
+    assert other_files(tmp_path) == {"": 1, ".heic": 2, ".txt": 1}
 
 
 def test_a_class_may_be_named_train(tmp_path: Path) -> None:

@@ -37,9 +37,9 @@ def random_image(width: int, height: int, mode: str = "RGB") -> Image.Image:
     return Image.fromarray(pixels).convert(mode)
 
 
-def assert_same(image: Image.Image, expected: Image.Image) -> None:
-    assert (image.mode, image.size) == (expected.mode, expected.size)
-    np.testing.assert_array_equal(np.asarray(image), np.asarray(expected))
+def assert_same(image: Image.Image, expected: Image.Image, name: str = "") -> None:
+    assert (image.mode, image.size) == (expected.mode, expected.size), name
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(expected), err_msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +242,53 @@ def test_test_time_views() -> None:
         TestTimeViews(Preprocessing(24), "ten_crop")
 
 
+@pytest.fixture(scope="module")
+def images() -> list[tuple[str, Image.Image]]:
+    return list(real_images(200))
+
+
+@pytest.mark.parametrize("interpolation", MODES)
+def test_resize_of_200_real_images(tv, images, interpolation: str) -> None:
+    filtered = tv.InterpolationMode(interpolation)
+    for number, (name, image) in enumerate(images):
+        size = 1 + number % 71
+        exact = (size, 1 + number % 53)
+        assert_same(resize(image, size, interpolation), tv.functional.resize(image, [size], filtered), name)
+        assert_same(resize(image, exact, interpolation), tv.functional.resize(image, [*exact], filtered), name)
+
+
+def test_crops_and_flips_of_200_real_images(tv, images) -> None:
+    rng = np.random.default_rng(0)
+    for number, (name, image) in enumerate(images):
+        size, padding = 1 + number % 71, number % 7
+        assert_same(center_crop(image, size), tv.functional.center_crop(image, [size]), name)
+        offset = random_crop_offset(rng, padding)
+        padded = tv.functional.pad(image, [padding])
+        expected = tv.functional.crop(padded, *offset, image.height, image.width)
+        assert_same(pad_crop(image, padding, offset), expected, name)
+        assert_same(horizontal_flip(image), tv.functional.hflip(image), name)
+        assert_same(vertical_flip(image), tv.functional.vflip(image), name)
+
+
+def test_ten_crops_of_200_real_images(tv, images) -> None:
+    for number, (name, image) in enumerate(images):
+        size = 1 + number % min(image.size)
+        for crop, expected in zip(ten_crops(image, size), tv.functional.ten_crop(image, [size]), strict=True):
+            assert_same(crop, expected, name)
+
+
+@pytest.mark.parametrize("interpolation", MODES)
+def test_preprocessing_of_200_real_images(tv, images, interpolation: str) -> None:
+    presets = pytest.importorskip("torchvision.transforms._presets", reason="torchvision is the reference")
+    reference = presets.ImageClassification(
+        crop_size=28, resize_size=33, interpolation=tv.InterpolationMode(interpolation)
+    )
+    preprocessing = Preprocessing(28, 33, interpolation)  # type: ignore[arg-type]
+    for name, image in images:
+        expected = reference(image).permute(1, 2, 0).numpy()
+        np.testing.assert_array_equal(preprocessing(image), expected, err_msg=name)
+
+
 FULL = TrainTransform(
     32,
     flip_vertically=True,
@@ -252,13 +299,13 @@ FULL = TrainTransform(
 )
 
 
-def test_training_view_of_200_real_images(tv) -> None:
+def test_training_view_of_200_real_images(tv, images) -> None:
     """All of training's transforms in a row, with torchvision's functions given what was drawn."""
     from torchvision.transforms import v2
     from torchvision.transforms.functional import normalize, to_tensor
 
     policy, drawn = v2.RandAugment(interpolation=tv.InterpolationMode.BILINEAR), []
-    for number, (name, image) in enumerate(real_images(200)):
+    for number, (name, image) in enumerate(images):
         view = FULL.draw(np.random.default_rng(number), *image.size)
         drawn.append(view)
         expected = tv.functional.resized_crop(image, *view.box, [32, 32], tv.InterpolationMode.BILINEAR)

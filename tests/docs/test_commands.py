@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.docs.commands import commands, run, stage
+from tests.docs.commands import commands, is_command, run, stage
 from tests.docs.pages import PAGES, ROOT, Page
 
 # What a page's Python takes for granted.
@@ -43,6 +44,26 @@ flaxcnn.load_pretrained = load_pretrained
 }
 # Followed by tests of their own.
 FOLLOWED = {"docs/adding-a-model.md": "tests/docs/test_adding_a_model.py"}
+
+
+# Blocks that are no commands, by their first lines; those of flags alone are of `train`.
+NO_COMMANDS = {
+    "docs/guide/alexnet.md": "flower_photos/",
+    "docs/own-folder.md": "photos/daisy/001.jpg",
+    "docs/speed.md": "GLIBC_TUNABLES=glibc.malloc.hugetlb=1",
+}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_a_misspelt_program_is_not_taken_for_output(page: Page) -> None:
+    """What begins with no program counts as printed, and is not run: no block begins so, and no line names a file."""
+    for first, *others in (text.splitlines() for language, text in page.blocks if not language):
+        known = first == NO_COMMANDS.get(str(page)) or first.startswith("--") or is_command(first)
+        assert known, f"{page}: is this a command? {first}"
+        continued = first.endswith("\\")
+        for line in others:
+            assert continued or is_command(line) or not re.search(r"\b(scripts|benchmarks|configs)/", line), line
+            continued = line.endswith("\\")
 
 
 def _with_commands() -> Iterator[Any]:
