@@ -30,7 +30,7 @@ from flaxcnn.build import (
     with_weights,
 )
 from flaxcnn.cli.boards import Pictures
-from flaxcnn.cli.command_line import read_config
+from flaxcnn.cli.command_line import read_config, tell
 from flaxcnn.cli.environment import join_processes, set_up_jax
 from flaxcnn.cli.report import write_report
 from flaxcnn.config import RESUMABLE, Config, ConfigError
@@ -38,7 +38,7 @@ from flaxcnn.errors import first_line
 from flaxcnn.inference import evaluate, evaluate_with_outputs, make_eval_step
 from flaxcnn.train import TrainState, in_phases
 from flaxcnn.train.checkpoint import CheckpointError, Checkpoints
-from flaxcnn.train.loop import EarlyStopping, Progress, stop_signal, train
+from flaxcnn.train.loop import Diverged, EarlyStopping, Progress, stop_signal, train
 from flaxcnn.train.parallel import DataParallel, SharedStop
 from flaxcnn.train.profile import profiled
 from flaxcnn.train.run import RunFolder
@@ -62,23 +62,39 @@ def main(argv: Sequence[str]) -> int:
     config, name = read_config(argv, prog="train", description=DESCRIPTION)
     set_up_jax(config.device)
     join_processes(config.distributed)
-    folder = RunFolder(config.workdir or Path("runs") / name)
-    config = _with_absolute_data(config, folder)
-    devices = build_devices(config)
-    experiment = build(config)
-    with _opened(folder, config, experiment):
-        try:
+    with _ending_alone(config):
+        folder = RunFolder(config.workdir or Path("runs") / name)
+        config = _with_absolute_data(config, folder)
+        devices = build_devices(config)
+        experiment = build(config)
+        with _opened(folder, config, experiment):
             return _train(config, experiment, devices, folder)
-        except (jax.errors.JaxRuntimeError, CheckpointError) as error:
-            if jax.process_count() == 1:
-                raise
-            reason = first_line(error)
-            print(
-                f"train: {reason}; where another process was lost, the same commands go on from the last checkpoint",
-                file=sys.stderr,
-                flush=True,
-            )
-            os._exit(1)  # an orderly end would wait for the lost one
+
+
+@contextlib.contextmanager
+def _ending_alone(config: Config) -> Iterator[None]:
+    """End one of several processes at once where it meets an error: an orderly end would wait for the others.
+
+    They are in the midst of a step that it takes no more part in, and end as when a process is lost.
+    """
+    try:
+        yield
+    except Diverged:  # which all meet at the same step
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        if config.distributed.coordinator is None:
+            raise
+        status = 1
+        try:
+            if isinstance(error, (jax.errors.JaxRuntimeError, CheckpointError)):
+                lost = "where another process was lost, the same commands go on from the last checkpoint"
+                print(f"train: {first_line(error)}; {lost}", file=sys.stderr)
+            else:
+                status = tell(error, "train", debug="--debug" in sys.argv)
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:  # even where the disk is too full for a line
+            os._exit(status)
 
 
 @contextlib.contextmanager
@@ -158,7 +174,7 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
         pictures.begin(start)
         step, evaluate_state = _compile(config, experiment, devices, state, console, stop, pictures)
         cleanup.callback(batches.close)
-        cleanup.callback(checkpoints.close)
+        cleanup.push(_closing(checkpoints))
         if config.train.profile is not None and is_first:
             first, last = config.train.profile
             step = cleanup.enter_context(profiled(step, first, last, folder.profile, start=start))
@@ -194,6 +210,16 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
             write_report(folder)
             print(f"report in {folder.report}")
     return 0
+
+
+def _closing(checkpoints: Checkpoints) -> Callable[..., None]:
+    """What closes them at the end; after an error of one process the others would not take part."""
+
+    def close(error_type: type[BaseException] | None, *_: object) -> None:
+        if error_type in (None, Diverged) or jax.process_count() == 1:
+            checkpoints.close()
+
+    return close
 
 
 def _compile(
