@@ -160,7 +160,7 @@ class TrainConfig:
     steps: int | None = None
     """Updates to make, where it is not whole epochs."""
     max_minutes: float | None = None
-    """Of one process: then it saves and ends, and the same command goes on."""
+    """From the start of the command: then it saves and ends, and the same command goes on."""
     patience: int = 0
     """Evaluations without a better `best_metric` that end the run; 0 for none."""
     seed: int = 0

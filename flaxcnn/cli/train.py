@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -55,10 +54,12 @@ from flaxcnn.train.writers import (
 from flaxcnn.visual.curves import draw_curves
 
 DESCRIPTION = "Train a model. The same command again goes on where the run stopped."
+_DEADLINE = 1  # As a reason to stop, below the numbers of the signals that are others: they count for more.
 
 
 def main(argv: Sequence[str]) -> int:
     """`train --config FILE [--workdir DIR] [--section.field VALUE ...]`."""
+    began = time.monotonic()
     config, name = read_config(argv, prog="train", description=DESCRIPTION)
     set_up_jax(config.device)
     join_processes(config.distributed)
@@ -68,7 +69,8 @@ def main(argv: Sequence[str]) -> int:
         devices = build_devices(config)
         experiment = build(config)
         with _opened(folder, config, experiment):
-            return _train(config, experiment, devices, folder)
+            deadline = began + 60 * (config.train.max_minutes or float("inf"))
+            return _train(config, experiment, devices, folder, deadline)
 
 
 @contextlib.contextmanager
@@ -129,10 +131,9 @@ def _with_absolute_data(config: Config, folder: RunFolder) -> Config:
     return replace(config, data=settings)
 
 
-def _train(config: Config, experiment: Experiment, devices: DataParallel, folder: RunFolder) -> int:
+def _train(config: Config, experiment: Experiment, devices: DataParallel, folder: RunFolder, deadline: float) -> int:
     """Bring up the run's parts, from the latest checkpoint if there is one, and train."""
     schedule, is_first = experiment.schedule, jax.process_index() == 0
-    deadline = time.monotonic() + 60 * (config.train.max_minutes or float("inf"))
     checkpoints = Checkpoints(folder.checkpoints, keep=config.train.keep, best_metric=config.train.best_metric)
     progress, start, origin = Progress(), checkpoints.latest() or 0, []
     state = initial_state(config, experiment)
@@ -160,7 +161,7 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
         if start:
             console.say(f"resuming from step {start} of {schedule.total}")
         signalled = cleanup.enter_context(stop_signal())
-        stop = SharedStop(devices, lambda: signalled() or time.monotonic() >= deadline)
+        stop = SharedStop(devices, lambda: signalled.received or _DEADLINE * (time.monotonic() >= deadline))
         files: list[Writer] = []
         boards: list[Board] = []
         if is_first:
@@ -198,9 +199,7 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
     if done < schedule.total and not early_stopping.ends(progress):
         saved = "stopped and saved at" if done else "stopped before the first update, at"
         console.say(f"{saved} step {done} of {schedule.total}; the same command goes on from there")
-        if time.monotonic() >= deadline:
-            return 0
-        return 128 + (signalled.received or signal.SIGTERM)  # that another process got
+        return 0 if stop.reason == _DEADLINE else 128 + stop.reason
     if early_stopping.ends(progress):
         console.say(f"ended at step {done}: {config.train.best_metric} got no better in {progress.waited} evaluations")
     if is_first:
