@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from flaxcnn import create_model, save_weights
+from flaxcnn.cli import sweep
 from tests.cli.conftest import Command, records, timeless
 
 ROOT = Path(__file__).parents[2]
@@ -128,6 +129,16 @@ def test_a_run_without_an_average_has_none_to_evaluate(refused, run_folder: Path
         (["--train.accumulate", "3"], "data.batch_size must be a multiple of the"),
         (["--train.profile", "3", "2"], "train.profile must be a first step of 1 or more and one no earlier"),
         (["--train.loss", "sigmoid", "--train.label_smoothing", "0.1"], "label_smoothing is for --train.loss softmax"),
+        (["--train.profile", "40", "45"], "train.profile must end by the run's last step (44), not 45"),
+        (["--train.sync_batch_norm", "False"], "train.sync_batch_norm False is for --train.parallel pmap, not jit"),
+        (
+            ["--train.parallel", "fsdp", "--train.sync_batch_norm", "False"],
+            "train.sync_batch_norm False is for --train.parallel pmap, not fsdp",
+        ),
+        (
+            ["--train.loss", "sigmoid", "--distill.model", "lenet", "--distill.weights", "nowhere.pth"],
+            "distill.model is for --train.loss softmax",
+        ),
         (["--distributed.coordinator", "localhost:1"], "needs distributed.num_processes and process_id"),
         (["--distributed.process_id", "1"], "distributed.coordinator must be HOST:PORT"),
     ],
@@ -162,7 +173,14 @@ def test_a_sweep_says_mean_and_deviation(command: Command, config_file: Path, tm
     assert result.status == 0, result
     top1 = [evaluations(tmp_path / f"seed_{seed}")[-1]["top1"] for seed in (1, 2)]
     mean, deviation = sum(top1) / 2, abs(top1[0] - top1[1]) / 2**0.5
-    assert f"top1                    {mean:.4f} +- {deviation:.4f}" in result.out
+    assert f"top1                            {mean:.4f} +- {deviation:.4f}" in result.out
+
+
+def test_a_sweep_says_every_metric_of_the_evaluation() -> None:
+    base = {"step": 30, "epoch": 2, "split": "eval", "examples": 9}
+    metrics = ("loss", "mean_average_precision", "macro_f1", "average_loss", "average_top5", "average_macro_f1")
+    lines = sweep.summary([{**base, **dict.fromkeys(metrics, value)} for value in (1.0, 3.0)])
+    assert lines == [f"{metric:30}  2.0000 +- 1.4142" for metric in metrics]
 
 
 @pytest.mark.slow
