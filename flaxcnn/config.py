@@ -257,11 +257,13 @@ class Config:
 
 RESUMABLE = (
     *("workdir", "device", "train.keep", "train.save_every", "train.max_minutes"),
-    *("train.profile", "train.report", "train.wandb"),
+    *("train.parallel", "train.profile", "train.report", "train.wandb"),
     *("data.path", "data.download", "data.cache", "data.threads", "data.eval_batch_size", "data.views"),
     *("distributed.coordinator", "distributed.num_processes", "distributed.process_id"),
 )
 """Fields that may differ when a run goes on: another device changes its numbers by rounding, the others by nothing.
+
+Another `train.parallel` likewise, and `pmap` by what each device draws for itself: dropout, stochastic depth, mixing.
 That the folder of `data.path` holds the same examples is checked by itself.
 """
 

@@ -222,6 +222,37 @@ def train_in(count: int, config_file: Path, folder: Path) -> list[str]:
     return outputs
 
 
+IN_TURNS = """
+import itertools, sys
+from types import SimpleNamespace
+
+from flaxcnn.cli import train
+from flaxcnn.cli.main import script
+
+config, folder, *turns = sys.argv[1:]
+words = ["--config", config, "--workdir", folder, "--train.steps", "12", "--train.max_minutes", "1"]
+for turn in turns:
+    arrangement, looks = turn.split(":")  # at the clock, until its minute is over
+    times = itertools.count(step=60 / int(looks))
+    train.time = SimpleNamespace(monotonic=lambda: next(times))
+    assert script("train", [*words, "--train.parallel", arrangement]) == 0
+"""
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_in_another_arrangement(config_file: Path, tmp_path: Path) -> None:
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": "", "PYTHONPATH": str(ROOT)}
+    for folder, turns in (("one", ["jit:100"]), ("both", ["jit:6", "pmap:6", "jit:100"])):
+        words = [sys.executable, "-c", IN_TURNS, str(config_file), str(tmp_path / folder), *turns]
+        result = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+    assert result.stderr.count("resuming from step") == 2
+    one, both = evaluations(tmp_path / "one"), evaluations(tmp_path / "both")
+    assert [record["step"] for record in one] == [record["step"] for record in both] == [12]
+    assert both[-1]["loss"] == pytest.approx(one[-1]["loss"], rel=1e-3)
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one(config_file: Path, tmp_path: Path) -> None:
     train_in(1, config_file, tmp_path / "one")
