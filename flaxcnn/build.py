@@ -96,6 +96,9 @@ def build(config: Config) -> Experiment:
         eval_every=config.train.eval_every * steps_per_epoch,
         save_every=config.train.save_every,
     )
+    if config.train.profile is not None and config.train.profile[1] > schedule.total:
+        last = config.train.profile[1]
+        raise ConfigError(f"train.profile must end by the run's last step ({schedule.total}), not {last}")
     learning_rate = build_learning_rate(config, schedule)
     optimizer, phases = build_optimizer(config, model, learning_rate, steps_per_epoch)
     if max(phases) >= schedule.total:

@@ -160,7 +160,7 @@ class TrainConfig:
     steps: int | None = None
     """Updates to make, where it is not whole epochs."""
     max_minutes: float | None = None
-    """Of one process: then it saves and ends, and the same command goes on."""
+    """From the start of the command: then it saves and ends, and the same command goes on."""
     patience: int = 0
     """Evaluations without a better `best_metric` that end the run; 0 for none."""
     seed: int = 0
@@ -211,7 +211,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """A teacher whose answers the network learns too."""
+    """A teacher whose answers the network learns too; for `train.loss softmax`."""
 
     model: str | None = None
     """One of `flaxcnn.list_models()`; no teacher if None."""
@@ -257,12 +257,13 @@ class Config:
 
 RESUMABLE = (
     *("workdir", "device", "train.keep", "train.save_every", "train.max_minutes"),
-    *("train.profile", "train.report", "train.wandb"),
+    *("train.parallel", "train.profile", "train.report", "train.wandb"),
     *("data.path", "data.download", "data.cache", "data.threads", "data.eval_batch_size", "data.views"),
     *("distributed.coordinator", "distributed.num_processes", "distributed.process_id"),
 )
 """Fields that may differ when a run goes on: another device changes its numbers by rounding, the others by nothing.
 
+Another `train.parallel` likewise, and `pmap` by what each device draws for itself: dropout, stochastic depth, mixing.
 That the folder of `data.path` holds the same examples is checked by itself.
 """
 
@@ -333,10 +334,14 @@ def validate(config: Config) -> Config:
     _validate_data(config.data)
     if config.train.loss == "sigmoid" and config.train.label_smoothing:
         raise ConfigError("train.label_smoothing is for --train.loss softmax")
+    if config.train.parallel != "pmap" and not config.train.sync_batch_norm:
+        raise ConfigError(f"train.sync_batch_norm False is for --train.parallel pmap, not {config.train.parallel}")
     if config.train.best_metric.startswith("average_") and config.train.ema_decay is None:
         raise ConfigError(f"train.best_metric {config.train.best_metric} needs --train.ema_decay")
     if (config.distill.model is None) != (config.distill.weights is None):
         raise ConfigError("distill.model and distill.weights go together: --distill.model NAME --distill.weights FILE")
+    if config.distill.model is not None and config.train.loss != "softmax":
+        raise ConfigError("distill.model is for --train.loss softmax: a teacher's answers are shares of one label")
     explicit = (config.distributed.num_processes is not None, config.distributed.process_id is not None)
     if config.distributed.coordinator in (None, "auto") and any(explicit):
         raise ConfigError("distributed.coordinator must be HOST:PORT with distributed.num_processes and process_id")

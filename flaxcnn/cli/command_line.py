@@ -35,20 +35,36 @@ def run(command: Callable[[Sequence[str]], int], prog: str, argv: Sequence[str])
     Returns:
         The exit status.
     """
-    debug = "--debug" in argv
     try:
         return command([word for word in argv if word != "--debug"])
-    except BrokenPipeError:  # whoever read the output had enough: `... | head`
+    except (UserError, OSError, KeyboardInterrupt) as error:
+        return tell(error, prog, debug="--debug" in argv)
+
+
+def tell(error: BaseException, prog: str, *, debug: bool) -> int:
+    """Say what ended a command: a mistake of the user's in one line on standard error, anything else as Python does.
+
+    Args:
+        error: that ended it.
+        prog: name for the line.
+        debug: show the traceback too.
+
+    Returns:
+        The exit status.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if isinstance(error, BrokenPipeError):  # whoever read the output had enough: `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (UserError, OSError) as error:
-        if debug:
-            traceback.print_exc()
-        line = error.line if isinstance(error, UserError) else " ".join(str(error).split())
-        print(f"{prog}: {line}", file=sys.stderr)
-        return error.exit_status if isinstance(error, UserError) else 2
-    except KeyboardInterrupt:
-        return 130
+    if not isinstance(error, (UserError, OSError)):
+        traceback.print_exception(error)
+        return 1
+    if debug:
+        traceback.print_exception(error)
+    line = error.line if isinstance(error, UserError) else " ".join(str(error).split())
+    print(f"{prog}: {line}", file=sys.stderr)
+    return error.exit_status if isinstance(error, UserError) else 2
 
 
 class Parser(argparse.ArgumentParser):

@@ -44,13 +44,13 @@ def main(argv: Sequence[str]) -> int:
     step = devices.jit_step(build_step(config, experiment, devices, phases[0]), state)
     teacher = [devices.put_state(experiment.teacher[1])] if experiment.teacher else []
     with closing(build_batches(config, experiment)) as batches:
-        losses = range_test(
+        losses, end = range_test(
             lambda state, batch: step(state, batch, *teacher),
             state,
             map(devices.put_batch, itertools.islice(batches, known.steps)),
         )
     if len(losses) < FEWEST:
-        raise ConfigError(f"the loss grew fourfold within {len(losses)} steps: there is no rate to suggest")
+        raise ConfigError(f"the loss {end} after {len(losses)} steps: there is no rate to suggest")
     rates = [float(rate(count)) for count in range(len(losses))]
     chosen = suggestion(rates, losses)
     draw_range_test(rates, losses, chosen, known.out)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from flaxcnn.cli import train
 from flaxcnn.cli.command_line import Parser, read_config
@@ -15,7 +16,7 @@ from flaxcnn.train.writers import read_records
 DESCRIPTION = """Train with several seeds, each in a folder of its own under the run's; the same command goes on.
 
 --seeds SEED ... (0 1 2) are the seeds."""
-METRICS = ("top1", "top5", "loss", "average_top1", "mean_average_precision", "f1")
+_NOT_METRICS = ("step", "epoch", "split", "examples")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -40,8 +41,15 @@ def main(argv: Sequence[str]) -> int:
         records = read_records(RunFolder(own_folder).metrics)
         last.append([record for record in records if record["split"] == "eval"][-1])
     print(f"{len(last)} seeds: mean +- standard deviation")
-    for metric in METRICS:
-        values = [record[metric] for record in last if metric in record]
-        if values:
-            print(f"{metric:22}  {statistics.mean(values):.4f} +- {statistics.stdev(values):.4f}")
+    for line in summary(last):
+        print(line)
     return 0
+
+
+def summary(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each metric of two or more runs' evaluations: its mean and standard deviation."""
+    lines = []
+    for metric in (name for name in records[0] if name not in _NOT_METRICS):
+        values = [record[metric] for record in records]
+        lines.append(f"{metric:30}  {statistics.mean(values):.4f} +- {statistics.stdev(values):.4f}")
+    return lines

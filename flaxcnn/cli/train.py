@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +29,7 @@ from flaxcnn.build import (
     with_weights,
 )
 from flaxcnn.cli.boards import Pictures
-from flaxcnn.cli.command_line import read_config
+from flaxcnn.cli.command_line import read_config, tell
 from flaxcnn.cli.environment import join_processes, return_freed_memory, set_up_jax
 from flaxcnn.cli.report import write_report
 from flaxcnn.config import RESUMABLE, Config, ConfigError
@@ -38,7 +37,7 @@ from flaxcnn.errors import first_line
 from flaxcnn.inference import evaluate, evaluate_with_outputs, make_eval_step
 from flaxcnn.train import TrainState, in_phases
 from flaxcnn.train.checkpoint import CheckpointError, Checkpoints
-from flaxcnn.train.loop import EarlyStopping, Progress, stop_signal, train
+from flaxcnn.train.loop import Diverged, EarlyStopping, Progress, stop_signal, train
 from flaxcnn.train.parallel import DataParallel, SharedStop
 from flaxcnn.train.profile import profiled
 from flaxcnn.train.run import RunFolder
@@ -55,30 +54,49 @@ from flaxcnn.train.writers import (
 from flaxcnn.visual.curves import draw_curves
 
 DESCRIPTION = "Train a model. The same command again goes on where the run stopped."
+_DEADLINE = 1  # As a reason to stop, below the numbers of the signals that are others: they count for more.
 
 
 def main(argv: Sequence[str]) -> int:
     """`train --config FILE [--workdir DIR] [--section.field VALUE ...]`."""
+    began = time.monotonic()
     config, name = read_config(argv, prog="train", description=DESCRIPTION)
     set_up_jax(config.device)
     join_processes(config.distributed)
-    folder = RunFolder(config.workdir or Path("runs") / name)
-    config = _with_absolute_data(config, folder)
-    devices = build_devices(config)
-    experiment = build(config)
-    with _opened(folder, config, experiment):
+    with _ending_alone(config):
+        folder = RunFolder(config.workdir or Path("runs") / name)
+        config = _with_absolute_data(config, folder)
+        devices = build_devices(config)
+        experiment = build(config)
+        with _opened(folder, config, experiment):
+            deadline = began + 60 * (config.train.max_minutes or float("inf"))
+            return _train(config, experiment, devices, folder, deadline)
+
+
+@contextlib.contextmanager
+def _ending_alone(config: Config) -> Iterator[None]:
+    """End one of several processes at once where it meets an error: an orderly end would wait for the others.
+
+    They are in the midst of a step that it takes no more part in, and end as when a process is lost.
+    """
+    try:
+        yield
+    except Diverged:  # which all meet at the same step
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        if config.distributed.coordinator is None:
+            raise
+        status = 1
         try:
-            return _train(config, experiment, devices, folder)
-        except (jax.errors.JaxRuntimeError, CheckpointError) as error:
-            if jax.process_count() == 1:
-                raise
-            reason = first_line(error)
-            print(
-                f"train: {reason}; where another process was lost, the same commands go on from the last checkpoint",
-                file=sys.stderr,
-                flush=True,
-            )
-            os._exit(1)  # an orderly end would wait for the lost one
+            if isinstance(error, (jax.errors.JaxRuntimeError, CheckpointError)):
+                lost = "where another process was lost, the same commands go on from the last checkpoint"
+                print(f"train: {first_line(error)}; {lost}", file=sys.stderr)
+            else:
+                status = tell(error, "train", debug="--debug" in sys.argv)
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:  # even where the disk is too full for a line
+            os._exit(status)
 
 
 @contextlib.contextmanager
@@ -113,10 +131,9 @@ def _with_absolute_data(config: Config, folder: RunFolder) -> Config:
     return replace(config, data=settings)
 
 
-def _train(config: Config, experiment: Experiment, devices: DataParallel, folder: RunFolder) -> int:
+def _train(config: Config, experiment: Experiment, devices: DataParallel, folder: RunFolder, deadline: float) -> int:
     """Bring up the run's parts, from the latest checkpoint if there is one, and train."""
     schedule, is_first = experiment.schedule, jax.process_index() == 0
-    deadline = time.monotonic() + 60 * (config.train.max_minutes or float("inf"))
     checkpoints = Checkpoints(folder.checkpoints, keep=config.train.keep, best_metric=config.train.best_metric)
     progress, start, origin = Progress(), checkpoints.latest() or 0, []
     state = initial_state(config, experiment)
@@ -144,7 +161,7 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
         if start:
             console.say(f"resuming from step {start} of {schedule.total}")
         signalled = cleanup.enter_context(stop_signal())
-        stop = SharedStop(devices, lambda: signalled() or time.monotonic() >= deadline)
+        stop = SharedStop(devices, lambda: signalled.received or _DEADLINE * (time.monotonic() >= deadline))
         files: list[Writer] = []
         boards: list[Board] = []
         if is_first:
@@ -158,7 +175,7 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
         pictures.begin(start)
         step, evaluate_state = _compile(config, experiment, devices, state, console, stop, pictures)
         cleanup.callback(batches.close)
-        cleanup.callback(checkpoints.close)
+        cleanup.push(_closing(checkpoints))
         if config.train.profile is not None and is_first:
             first, last = config.train.profile
             step = cleanup.enter_context(profiled(step, first, last, folder.profile, start=start))
@@ -182,9 +199,7 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
     if done < schedule.total and not early_stopping.ends(progress):
         saved = "stopped and saved at" if done else "stopped before the first update, at"
         console.say(f"{saved} step {done} of {schedule.total}; the same command goes on from there")
-        if time.monotonic() >= deadline:
-            return 0
-        return 128 + (signalled.received or signal.SIGTERM)  # that another process got
+        return 0 if stop.reason == _DEADLINE else 128 + stop.reason
     if early_stopping.ends(progress):
         console.say(f"ended at step {done}: {config.train.best_metric} got no better in {progress.waited} evaluations")
     if is_first:
@@ -194,6 +209,16 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
             write_report(folder)
             print(f"report in {folder.report}")
     return 0
+
+
+def _closing(checkpoints: Checkpoints) -> Callable[..., None]:
+    """What closes them at the end; after an error of one process the others would not take part."""
+
+    def close(error_type: type[BaseException] | None, *_: object) -> None:
+        if error_type in (None, Diverged) or jax.process_count() == 1:
+            checkpoints.close()
+
+    return close
 
 
 def _compile(

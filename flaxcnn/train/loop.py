@@ -76,15 +76,17 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._interrupted = False
 
     def __call__(self) -> bool:
         """True once a signal came."""
         return self.received is not None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:  # A second Ctrl-C does not wait for the checkpoint.
+        if number == signal.SIGINT and self._interrupted:  # A second Ctrl-C does not wait for the checkpoint.
             signal.default_int_handler(number, frame)
-        self.received = number
+        self._interrupted = self._interrupted or number == signal.SIGINT
+        self.received = self.received or number  # Schedulers send SIGTERM more than once.
 
 
 @contextmanager

@@ -21,13 +21,18 @@ def geometric(lowest: float, highest: float, steps: int) -> Schedule:
     return lambda count: lowest * jnp.exp(growth * jnp.asarray(count))
 
 
-def range_test(step: Callable[[Any, Any], tuple[Any, Any]], state: Any, batches: Iterable[Any]) -> list[float]:
-    """The smoothed loss of each step, until it is four times the best or no number.
+def range_test(
+    step: Callable[[Any, Any], tuple[Any, Any]], state: Any, batches: Iterable[Any]
+) -> tuple[list[float], str]:
+    """The smoothed loss of each step until it is four times the best or not finite, and which of both ended it.
 
     Args:
         step: state and batch to state and metrics; its optimiser's rate grows.
         state: before the first step.
         batches: one a step.
+
+    Returns:
+        The losses, and what the loss did then, such as "grew fourfold"; empty where the batches came to their end.
     """
     losses: list[float] = []
     average = 0.0
@@ -36,10 +41,12 @@ def range_test(step: Callable[[Any, Any], tuple[Any, Any]], state: Any, batches:
         loss = float(metrics["loss"]) / float(metrics["count"])
         average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
         smoothed = average / (1 - _SMOOTHING ** (len(losses) + 1))
-        if not math.isfinite(smoothed) or smoothed > _DIVERGED * min([smoothed, *losses]):
-            break
+        if not math.isfinite(smoothed):
+            return losses, f"became {smoothed}"
+        if smoothed > _DIVERGED * min([smoothed, *losses]):
+            return losses, "grew fourfold"
         losses.append(smoothed)
-    return losses
+    return losses, ""
 
 
 def suggestion(rates: list[float], losses: list[float]) -> float:

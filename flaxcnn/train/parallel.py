@@ -117,23 +117,31 @@ class PerDevice(DataParallel):
 
 
 class SharedStop:
-    """Whether any process was asked to stop: all hear it before the same step.
+    """Whether any process was asked to stop, and why: all hear it before the same step.
 
     Args:
         devices: of all processes.
-        stop: whether this one was asked.
+        stop: why this one was asked, a number above 0, or 0 while it was not. Where reasons differ the highest counts.
+
+    Attributes:
+        reason: that the processes stopped for; 0 before.
     """
 
-    def __init__(self, devices: DataParallel, stop: Callable[[], bool]):
+    def __init__(self, devices: DataParallel, stop: Callable[[], int]):
+        self.reason = 0
         self._devices, self._stop = devices, stop
-        self._any = devices.jit(lambda flags: flags.any())
+        self._highest = devices.jit(lambda reasons: reasons.max())
         self._pending: list[jax.Array] = []
 
     def __call__(self) -> bool:
         """Ask; every process must, equally often."""
+        self.reason = self.reason or self._ask()
+        return self.reason > 0
+
+    def _ask(self) -> int:
         if jax.process_count() == 1:
             return self._stop()
-        flags = {"stop": np.full(len(self._devices.mesh.local_devices), self._stop())}
-        self._pending.append(self._any(self._devices.put_batch(flags)["stop"]))
+        reasons = np.full(len(self._devices.mesh.local_devices), self._stop(), np.int32)
+        self._pending.append(self._highest(self._devices.put_batch({"reason": reasons})["reason"]))
         # Two questions late, so that no device waits for the answer.
-        return len(self._pending) > 2 and bool(self._pending.pop(0))
+        return int(self._pending.pop(0)) if len(self._pending) > 2 else 0

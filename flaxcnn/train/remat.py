@@ -8,14 +8,14 @@ from typing import Any
 import flax.linen as nn
 
 from flaxcnn.layers import Sequential
-from flaxcnn.models import Classifier
+from flaxcnn.models import Classifier, shufflenet_v1
 
 
 def rematerialized(apply: Callable[..., Any]) -> Callable[..., Any]:
     """A model's `apply` whose gradient computes again what is inside its blocks.
 
-    A block is a module directly under the model, or under a `Sequential` there. Of a plain stack of layers these are
-    the layers themselves, and little is gained.
+    A block is a module directly under the model, or under what only holds blocks there, as a `Sequential` does. Of a
+    plain stack of layers these are the layers themselves, and little is gained.
 
     Args:
         apply: of a model.
@@ -50,4 +50,4 @@ def _is_block(module: nn.Module) -> bool:
     return isinstance(parent, nn.Module) and not isinstance(parent.parent, nn.Module)
 
 
-_TRANSPARENT = (Sequential, Classifier)
+_TRANSPARENT = (Sequential, Classifier, shufflenet_v1.Features, shufflenet_v1.Stage)

@@ -8,10 +8,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from benchmarks.kill_and_resume import differences
+from flaxcnn.build import Experiment, build
+from flaxcnn.config import Config
+from flaxcnn.train.checkpoint import Checkpoints
 from tests.cli.conftest import Command
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +66,42 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     assert result.status == 0
     assert f"resuming from step {stopped_at} of 44" in result.err
     assert differences(run_folder, workdir) == []
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The time by which `train` ends a run, in seconds."""
+    fake = SimpleNamespace(now=0.0, monotonic=lambda: fake.now)
+    monkeypatch.setattr("flaxcnn.cli.train.time", fake)
+    return fake
+
+
+def test_a_signal_is_told_of_though_its_save_outlasts_the_deadline(
+    command: Command, config_file: Path, tmp_path: Path, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = Checkpoints.save
+
+    def slow_save(*args: Any, **kwargs: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        clock.now = 3600.0
+        save(*args, **kwargs)
+
+    monkeypatch.setattr(Checkpoints, "save", slow_save)
+    words = ("--config", config_file, "--workdir", tmp_path, "--train.save_every", 1, "--train.max_minutes", 60)
+    assert command("train", *words).status == 143
+
+
+def test_the_deadline_counts_the_listing_of_the_data(
+    command: Command, config_file: Path, tmp_path: Path, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow_build(config: Config) -> Experiment:
+        clock.now = 3600.0
+        return build(config)
+
+    monkeypatch.setattr("flaxcnn.cli.train.build", slow_build)
+    result = command("train", "--config", config_file, "--workdir", tmp_path, "--train.max_minutes", 60)
+    assert result.status == 0
+    assert "stopped before the first update" in result.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("seconds", [0.4, 0.8])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -15,6 +17,7 @@ import pytest
 from PIL import Image
 
 from flaxcnn import create_model, save_weights
+from flaxcnn.cli import sweep
 from tests.cli.conftest import Command, records, timeless
 
 ROOT = Path(__file__).parents[2]
@@ -126,6 +129,16 @@ def test_a_run_without_an_average_has_none_to_evaluate(refused, run_folder: Path
         (["--train.accumulate", "3"], "data.batch_size must be a multiple of the"),
         (["--train.profile", "3", "2"], "train.profile must be a first step of 1 or more and one no earlier"),
         (["--train.loss", "sigmoid", "--train.label_smoothing", "0.1"], "label_smoothing is for --train.loss softmax"),
+        (["--train.profile", "40", "45"], "train.profile must end by the run's last step (44), not 45"),
+        (["--train.sync_batch_norm", "False"], "train.sync_batch_norm False is for --train.parallel pmap, not jit"),
+        (
+            ["--train.parallel", "fsdp", "--train.sync_batch_norm", "False"],
+            "train.sync_batch_norm False is for --train.parallel pmap, not fsdp",
+        ),
+        (
+            ["--train.loss", "sigmoid", "--distill.model", "lenet", "--distill.weights", "nowhere.pth"],
+            "distill.model is for --train.loss softmax",
+        ),
         (["--distributed.coordinator", "localhost:1"], "needs distributed.num_processes and process_id"),
         (["--distributed.process_id", "1"], "distributed.coordinator must be HOST:PORT"),
     ],
@@ -160,7 +173,14 @@ def test_a_sweep_says_mean_and_deviation(command: Command, config_file: Path, tm
     assert result.status == 0, result
     top1 = [evaluations(tmp_path / f"seed_{seed}")[-1]["top1"] for seed in (1, 2)]
     mean, deviation = sum(top1) / 2, abs(top1[0] - top1[1]) / 2**0.5
-    assert f"top1                    {mean:.4f} +- {deviation:.4f}" in result.out
+    assert f"top1                            {mean:.4f} +- {deviation:.4f}" in result.out
+
+
+def test_a_sweep_says_every_metric_of_the_evaluation() -> None:
+    base = {"step": 30, "epoch": 2, "split": "eval", "examples": 9}
+    metrics = ("loss", "mean_average_precision", "macro_f1", "average_loss", "average_top5", "average_macro_f1")
+    lines = sweep.summary([{**base, **dict.fromkeys(metrics, value)} for value in (1.0, 3.0)])
+    assert lines == [f"{metric:30}  2.0000 +- 1.4142" for metric in metrics]
 
 
 @pytest.mark.slow
@@ -170,31 +190,67 @@ def test_a_profile_of_chosen_steps(command: Command, config_file: Path, tmp_path
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
 
 
-def train_in(count: int, config_file: Path, folder: Path) -> list[str]:
-    """What each of so many processes says, of two devices together."""
+def start_processes(count: int, config_file: Path, folder: Path, own: Sequence[Sequence[object]]) -> list:
+    """Processes of a run, of two devices together, each with words of its own."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={2 // count}"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": ""}
-    words = ["scripts/train.py", "--config", str(config_file), "--workdir", str(folder)]
-    processes = []
-    for index in range(count):
-        own = ["--distributed.coordinator", f"localhost:{port}", "--distributed.num_processes", str(count)]
-        own += ["--distributed.process_id", str(index)]
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, *words, *(own if count > 1 else [])],
-                cwd=ROOT,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
+    words = ["scripts/train.py", "--config", config_file, "--workdir", folder]
+    if count > 1:
+        words += ["--distributed.coordinator", f"localhost:{port}", "--distributed.num_processes", count]
+        own = [[*each, "--distributed.process_id", index] for index, each in enumerate(own)]
+    return [
+        subprocess.Popen(
+            [sys.executable, *map(str, (*words, *each))],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
+        for each in own
+    ]
+
+
+def train_in(count: int, config_file: Path, folder: Path) -> list[str]:
+    """What each of so many processes says."""
+    processes = start_processes(count, config_file, folder, [[]] * count)
     outputs = [process.communicate(timeout=200)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * count, "\n".join(outputs)
     return outputs
+
+
+IN_TURNS = """
+import itertools, sys
+from types import SimpleNamespace
+
+from flaxcnn.cli import train
+from flaxcnn.cli.main import script
+
+config, folder, *turns = sys.argv[1:]
+words = ["--config", config, "--workdir", folder, "--train.steps", "12", "--train.max_minutes", "1"]
+for turn in turns:
+    arrangement, looks = turn.split(":")  # at the clock, until its minute is over
+    times = itertools.count(step=60 / int(looks))
+    train.time = SimpleNamespace(monotonic=lambda: next(times))
+    assert script("train", [*words, "--train.parallel", arrangement]) == 0
+"""
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_in_another_arrangement(config_file: Path, tmp_path: Path) -> None:
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": "", "PYTHONPATH": str(ROOT)}
+    for folder, turns in (("one", ["jit:100"]), ("both", ["jit:6", "pmap:6", "jit:100"])):
+        words = [sys.executable, "-c", IN_TURNS, str(config_file), str(tmp_path / folder), *turns]
+        result = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+    assert result.stderr.count("resuming from step") == 2
+    one, both = evaluations(tmp_path / "one"), evaluations(tmp_path / "both")
+    assert [record["step"] for record in one] == [record["step"] for record in both] == [12]
+    assert both[-1]["loss"] == pytest.approx(one[-1]["loss"], rel=1e-3)
 
 
 @pytest.mark.slow
@@ -206,3 +262,40 @@ def test_two_processes_train_as_one(config_file: Path, tmp_path: Path) -> None:
     one, two = evaluations(tmp_path / "one"), evaluations(tmp_path / "two")
     assert [record["examples"] for record in two] == [record["examples"] for record in one] == [359, 359]
     assert two[-1]["loss"] == pytest.approx(one[-1]["loss"], rel=0.05)
+
+
+def ends_of_two(processes: list) -> list[tuple[int, str]]:
+    """Exit status and words of processes that must end by themselves, and soon."""
+    try:
+        outputs = [process.communicate(timeout=120)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, output) for process, output in zip(processes, outputs, strict=True)]
+
+
+@pytest.mark.slow
+def test_an_error_in_one_process_ends_both(config_file: Path, tmp_path: Path) -> None:
+    """In the middle of the run, at an image that is broken in its own copy of the data."""
+    random = np.random.default_rng(0)
+    for copy, number in itertools.product(("first", "second"), range(40)):
+        file = tmp_path / copy / f"class_{number % 2}" / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(256, size=(32, 32, 3), dtype=np.uint8)).save(file)
+    (tmp_path / "second" / "class_1" / "7.png").write_bytes(b"no image")
+    words = ["--data.name", "image_folder", "--data.batch_size", 4, "--train.epochs", 100000]
+    own = [[*words, "--data.path", tmp_path / copy] for copy in ("first", "second")]
+    first, second = ends_of_two(start_processes(2, config_file, tmp_path / "run", own))
+    assert first[0] != 0, first[1]
+    assert second[0] == 2, second[1]
+    (line,) = [line for line in second[1].splitlines() if not line.startswith("[Gloo]")]
+    assert line.startswith("train: ") and "7.png" in line
+
+
+@pytest.mark.slow
+def test_what_the_first_process_alone_refuses_ends_both(config_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    first, second = ends_of_two(start_processes(2, config_file, tmp_path, [[], []]))
+    assert first[0] == 2, first[1]
+    assert "is not the folder of a run and holds other files (notes.txt)" in first[1]
+    assert second[0] != 0, second[1]

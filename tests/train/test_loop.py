@@ -211,6 +211,15 @@ def test_signals_are_requests_to_stop() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.parametrize("numbers", [(signal.SIGTERM,) * 3, (signal.SIGINT, signal.SIGTERM)])
+def test_a_second_sigterm_waits_for_the_checkpoint(numbers: tuple[int, ...]) -> None:
+    with stop_signal() as stop:
+        for number in numbers:
+            os.kill(os.getpid(), number)
+            signal.sigtimedwait([], 0.01)  # so that each is handled
+        assert stop.received == numbers[0]
+
+
 def test_a_second_ctrl_c_ends_at_once() -> None:
     with stop_signal() as stop:
         os.kill(os.getpid(), signal.SIGINT)

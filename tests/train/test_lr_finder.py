@@ -20,9 +20,12 @@ def test_it_ends_where_the_loss_grows_or_is_no_number() -> None:
     def step(state: int, batch: float):
         return state + 1, {"loss": 2 * batch, "count": 2}
 
-    assert range_test(step, 0, [3.0] * 7) == pytest.approx([3.0] * 7)
-    assert range_test(step, 0, [3.0, 2.0, float("nan"), 1.0]) == pytest.approx([3.0, (0.9 * 3 + 2) / 1.9])
-    assert len(range_test(step, 0, [1.0] * 5 + [1e6] * 5)) == 5
+    assert range_test(step, 0, [3.0] * 7) == (pytest.approx([3.0] * 7), "")
+    expected = pytest.approx([3.0, (0.9 * 3 + 2) / 1.9])
+    assert range_test(step, 0, [3.0, 2.0, float("nan"), 1.0]) == (expected, "became nan")
+    assert range_test(step, 0, [3.0, 2.0, float("inf"), 1.0]) == (expected, "became inf")
+    losses, end = range_test(step, 0, [1.0] * 5 + [1e6] * 5)
+    assert (len(losses), end) == (5, "grew fourfold")
 
 
 def test_the_suggestion_is_where_the_loss_falls_steepest(tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ def test_several_processes_are_as_one(tmp_path: Path, count: int, arrangement: s
     assert one["result"]["examples"] == 8 + 7 + 6
     for each in many:
         assert each["result"] == pytest.approx(one["result"], rel=1e-9)
+        assert each["reason"] == 15
         assert each["stopped_at"] == 6  # two questions after the last process said so
     assert_close(restored(tmp_path / "many"), restored(tmp_path / "one"), rtol=1e-6)
     assert np.isfinite(one["result"]["loss"])
