@@ -7,8 +7,9 @@ import pytest
 
 pytest.importorskip("torch", reason="torch.optim is the reference (pip install 'flaxcnn[test]')")
 
+from flaxcnn import schedules
 from tests.optimizers import CASES, PROBLEMS, both, falling_rate
-from tests.schedules import TORCH_SCHEDULES, torch_rates
+from tests.schedules import TORCH_SCHEDULES, rates, torch_rates
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,14 @@ def test_groups_of_other_rates_and_without_weight_decay_are_torchs(case: str) ->
 @pytest.mark.parametrize("case", TORCH_SCHEDULES)
 def test_rates_are_torchs(case: str) -> None:
     schedule, make_scheduler, steps = TORCH_SCHEDULES[case]
-    ours = np.array([schedule(step) for step in range(steps)])
+    ours = rates(schedule, steps)
     assert ours.dtype == np.float64
     np.testing.assert_allclose(ours, torch_rates(make_scheduler, steps), rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("case", TORCH_SCHEDULES)
+def test_rates_by_epoch_are_torchs(case: str) -> None:
+    schedule, make_scheduler, epochs = TORCH_SCHEDULES[case]
+    ours = rates(schedules.by_epoch(schedule, 3), 3 * epochs)
+    assert ours.dtype == np.float64
+    np.testing.assert_allclose(ours, torch_rates(make_scheduler, 3 * epochs, steps_per_epoch=3), rtol=1e-9, atol=1e-15)
