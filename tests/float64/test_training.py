@@ -227,7 +227,7 @@ def test_ten_steps_of_the_train_step(name: str, optimiser: str) -> None:
     assert_trained_alike(pair, state.variables, tensors(reference))
 
 
-@pytest.mark.parametrize("microbatches", [2, 4])
+@pytest.mark.parametrize("microbatches", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_microbatches_sum_to_the_large_batch(microbatches: int) -> None:
     """Of LeNet, which has neither dropout nor BatchNorm."""
     pair, optimizer = make_pair("lenet"), optim.sgd(0.01, momentum=0.9)
