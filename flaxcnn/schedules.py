@@ -151,13 +151,13 @@ def by_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
 def _after(schedule: Schedule, length: int, share: Callable[[Array], Array]) -> Schedule:
     def warmed(count: ArrayLike) -> Array:
         count = jnp.asarray(count)
-        return jnp.where(count < length, schedule(0) * share(count), schedule(jnp.maximum(count - length, 0)))
+        return jnp.where(count < length, schedule(0) * share(1.0 * count), schedule(jnp.maximum(count - length, 0)))
 
     return warmed
 
 
 def _share(count: ArrayLike, total: int) -> Array:
-    return jnp.minimum(jnp.asarray(count), total) / max(total, 1)
+    return jnp.minimum(jnp.asarray(count) / float(max(total, 1)), 1.0)  # not beyond 1 by rounding
 
 
 def _half_cosine(start: float, end: float, share: Array) -> Array:

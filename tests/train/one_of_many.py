@@ -44,6 +44,8 @@ def main(index: int, count: int, port: int, folder: Path, arrangement: str) -> N
 
     for seed in range(STEPS):
         state, _ = step(state, share(make_batch(seed)))
+    whole = jax.device_get(jax.tree.leaves(parallel.jit(lambda state: state)(state)))
+    np.savez(folder / f"{index}.npz", *whole)
     for metrics in (None, {"top1": 0.5}):  # saved while it was evaluated, and again
         checkpoints = Checkpoints(folder / "checkpoints")
         checkpoints.save(STEPS, state, {"step": STEPS}, metrics=metrics)

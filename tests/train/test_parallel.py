@@ -64,23 +64,43 @@ def run_processes(folder: Path, count: int, arrangement: str = "jit") -> list[di
     return [json.loads((folder / f"{index}.json").read_text()) for index in range(count)]
 
 
+def final_state(folder: Path, index: int) -> list[np.ndarray]:
+    """Parameters, statistics and the optimiser's state of a process, as it held them."""
+    with np.load(folder / f"{index}.npz") as leaves:
+        return list(leaves.values())
+
+
 def restored(folder: Path):
+    """The checkpoint, read here: in float32."""
     model = Tiny()
     like = create_state(model, optim.sgd(0.1, momentum=0.9), make_variables(model))
     return Checkpoints(folder / "checkpoints", read_only=True).restore_variables(3, like.variables)
 
 
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("alone") / "one"
+    return folder, run_processes(folder, 1)[0]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("count", "arrangement"), [(2, "jit"), (4, "jit"), (2, "fsdp"), (2, "pmap")])
-def test_several_processes_are_as_one(tmp_path: Path, count: int, arrangement: str) -> None:
-    (one,) = run_processes(tmp_path / "one", 1)
+@pytest.mark.parametrize("arrangement", ["jit", "fsdp", "pmap"])
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_processes_are_as_one(
+    tmp_path: Path, one_process: tuple[Path, dict], count: int, arrangement: str
+) -> None:
+    alone, one = one_process
     many = run_processes(tmp_path / "many", count, arrangement)
     assert one["result"]["examples"] == 8 + 7 + 6
     for each in many:
         assert each["result"] == pytest.approx(one["result"], rel=1e-9)
         assert each["reason"] == 15
         assert each["stopped_at"] == 6  # two questions after the last process said so
-    assert_close(restored(tmp_path / "many"), restored(tmp_path / "one"), rtol=1e-6)
+    expected = final_state(alone, 0)
+    assert sum(leaf.dtype == np.float64 for leaf in expected) >= 2 * 6  # parameters and momenta at the least
+    for index in range(count):
+        assert_close(final_state(tmp_path / "many", index), expected, rtol=1e-10, atol=1e-14)
+    assert_close(restored(tmp_path / "many"), restored(alone), rtol=1e-6)
     assert np.isfinite(one["result"]["loss"])
 
 

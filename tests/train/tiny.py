@@ -26,7 +26,7 @@ class Tiny(Classifier, kw_only=True):
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool) -> Array:
-        x = Conv(4, 3, name="conv")(images)
+        x = Conv(8, 3, name="conv")(images)  # what 2, 4 and 8 devices divide
         x = nn.relu(BatchNorm(use_running_average=not train, axis_name=self.axis_name, name="norm")(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(global_avg_pool(x))
         return Linear(self.num_classes, name="fc")(x)
