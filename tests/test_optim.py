@@ -16,18 +16,13 @@ torch = pytest.importorskip("torch", reason="torch.optim is the reference (pip i
 
 from tests.optimizers import CASES, both, swaying_rate  # noqa: E402
 
-# Its rectification, of the difference of two numbers near 2000, loses four digits in float32 at the default betas.
-INEXACT = {"radam", "radam decoupled"}
 ON_A_NETWORK = ["sgd momentum", "rmsprop", "adamw weight decay"]
 
 
 @pytest.mark.parametrize(
     ("case", "problem"),
     [
-        *[
-            pytest.param(case, "bowl", marks=pytest.mark.xfail(strict=True) if case in INEXACT else ())
-            for case in CASES
-        ],
+        *[(case, "bowl") for case in CASES],
         *[(case, "network") for case in ON_A_NETWORK],
     ],
 )

@@ -208,8 +208,7 @@ def radam(
 
     def rule(t: Array, gradient: Array, m: Array, v: Array) -> tuple[Array, ...]:
         m, v = _average(beta1, m, gradient), _average(beta2, v, gradient * gradient)
-        correction = _one_minus_power(beta2, t)
-        length = longest - 2 * t * (1 - correction) / correction
+        correction, length = _one_minus_power(beta2, t), _length_of_average(beta2, t)
         known = jnp.maximum(length, 5)  # below, the rectification is not used, nor real
         rectified = jnp.sqrt(
             (known - 4) * (known - 2) * longest / ((longest - 4) * (longest - 2) * known) * correction
@@ -223,6 +222,21 @@ def radam(
         _decay(weight_decay, decay_mask),
         decoupled=decoupled_weight_decay,
     )
+
+
+def _length_of_average(beta: float, t: Array) -> Array:
+    """2 / (1 - beta) - 1 - 2 t beta^t / (1 - beta^t), of the simple average that the moving one is like.
+
+    Its terms are far larger than it at first, where float32 would lose four digits. With x = -t log(beta), the last is
+    2 / -log(beta) times x / (e^x - 1), whose series is that of Bernoulli's numbers: 1 - x / 2 + x^2 / 12 - ...
+    """
+    correction, decay = _one_minus_power(beta, t), -math.log(max(beta, 1e-30))
+    square, rest = jnp.square(jnp.minimum(t * decay, 1)), 0.0
+    for coefficient in (-691 / 1307674368000, 1 / 47900160, -1 / 1209600, 1 / 30240, -1 / 720, 1 / 12):
+        rest = (rest + coefficient) * square
+    longest = 2 / (1 - beta) - 1
+    at_first = (longest - 2 / decay) + t - 2 / decay * rest
+    return jnp.where(t * decay < 1, at_first, longest - 2 * t * (1 - correction) / correction)
 
 
 def lamb(
