@@ -1,6 +1,6 @@
 """What training on ImageNet takes on 1, 8 and 256 devices, as Markdown tables.
 
-    python benchmarks/imagenet_plan.py [--tflops 60] [--bandwidth 2] [--images-per-core 505]
+    python benchmarks/imagenet_plan.py [--tflops 60] [--bandwidth 2] [--images-per-core 460]
 
 Counted or measured here: operations, from XLA's cost analysis of the training step; the state's bytes; the activations
 that wait for the backward pass, before the compiler fuses any away; a checkpoint's bytes on disk, its numbers random,
@@ -63,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tflops", type=float, default=60, help="that a device is assumed to sustain")
     parser.add_argument("--bandwidth", type=float, default=2, help="TB/s of a device's memory, assumed")
-    parser.add_argument("--images-per-core", type=float, default=505, help="that a core decodes and augments a second")
+    parser.add_argument("--images-per-core", type=float, default=460, help="that a core decodes and augments a second")
     options = parser.parse_args()
     known = {plan.model: find_facts(plan) for plan in PLANS}
     print(

@@ -82,9 +82,12 @@ def main() -> None:
 
 def start_worker(devices: int) -> subprocess.Popen[str]:
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    if devices > 1:
+        environment.setdefault("NPROC", str(8 * devices))  # threads for all that wait, as the train command sets it
     return subprocess.Popen(
         [sys.executable, "-c", "from benchmarks import scaling; scaling.serve()"],
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env=environment,
         cwd=Path(__file__).resolve().parents[1],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -174,6 +177,7 @@ def draw(found: dict[Case, dict[str, Any]], path: Path) -> None:
         per_image = [found[case]["milliseconds"] / case.batch_size for case in own]
         weak.plot(COUNTS, per_image, color=colour, marker="o", markersize=4, label=arrangement)
     weak.set(xscale="log", xlabel="CPU devices, 8 images each", ylabel="ms an image", ylim=(0, None))
+    weak.minorticks_off()
     weak.set_xticks(COUNTS, [str(count) for count in COUNTS])
     weak.legend(frameon=False)
     panels = (
@@ -186,9 +190,12 @@ def draw(found: dict[Case, dict[str, Any]], path: Path) -> None:
         axes.plot(x, y, color="black", marker="o", markersize=4, label="measured")
         axes.plot(x, [y[-1] * each / x[-1] for each in x], color="#888888", linestyle="--", label="in proportion")
         axes.set(xscale="log", yscale="log", xlabel=label, ylabel="ms a step")
+        axes.minorticks_off()
+        axes.set_xticks(x, [f"{each:.2g}" for each in x])
+        marks = [mark for mark in (20, 50, 100, 200, 500, 1000, 2000) if min(y) <= mark <= max(y)]
+        axes.set_yticks(marks, [str(mark) for mark in marks])
         axes.legend(frameon=False)
     for axes in (weak, parameters, batches, sizes):
-        axes.minorticks_off()
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -26,9 +27,21 @@ def set_up_jax(device: str = "auto") -> None:
     """
     if device == "cpu":
         jax.config.update("jax_platforms", "cpu")
+    _let_cpu_devices_wait()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(home / "flaxcnn" / "compiled"))
+
+
+def _let_cpu_devices_wait() -> None:
+    """Have threads enough where a flag makes several devices of one CPU.
+
+    They share as many as there are cores, and each holds one for every exchange that it waits in: with all of them
+    held, those that others wait for do not come. `NPROC` is where XLA's CPU client reads how many it may start.
+    """
+    devices = re.findall(r"--xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", ""))
+    if devices and int(devices[-1]) > 1:
+        os.environ.setdefault("NPROC", str(8 * int(devices[-1])))
 
 
 def return_freed_memory() -> None:

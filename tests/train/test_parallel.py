@@ -26,7 +26,8 @@ ROOT = Path(__file__).parents[2]
 
 def environment(devices: int) -> dict[str, str]:
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-    return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"}
+    # As the train command sets it: threads for all devices that wait for each other.
+    return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1", "NPROC": "64"}
 
 
 @pytest.mark.slow
