@@ -12,6 +12,7 @@ a host decodes and augments (`--images-per-core`). The data set is 1,281,167 ima
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -184,7 +185,7 @@ def follows(plan: Plan, facts: Facts, devices: int, batch_size: int, options: ar
         "ms a step, at least: to compute, to move": f"{1e3 * computing:.1f}, {1e3 * moving:.1f}",
         "GB/s a device sends, to hide it": f"{sent / step_seconds / 1e9:.1f}",
         "images/s": f"{rate:,.0f}",
-        "cores that decode and augment": f"{rate / options.images_per_core:,.0f}",
+        "cores that decode and augment": f"{math.ceil(rate / options.images_per_core):,}",
         "GB/s from files": f"{rate * ARCHIVE_BYTES / IMAGES / 1e9:.1f}",
         "GB/s to each device": f"{rate / devices * size**2 * 3 * 4 / 1e9:.1f}",
         "hours, at least": f"{plan.epochs * steps_per_epoch * step_seconds / 3600:.2g}",

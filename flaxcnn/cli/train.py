@@ -54,7 +54,7 @@ from flaxcnn.train.writers import (
 from flaxcnn.visual.curves import draw_curves
 
 DESCRIPTION = "Train a model. The same command again goes on where the run stopped."
-_DEADLINE = 1  # As a reason to stop, below the numbers of the signals that are others: they count for more.
+_DEADLINE = 1  # As a reason to stop: smaller than the number of any signal that is one, which outranks it.
 
 
 def main(argv: Sequence[str]) -> int:
@@ -84,7 +84,7 @@ def _ending_alone(config: Config) -> Iterator[None]:
     except Diverged:  # which all meet at the same step
         raise
     except (Exception, KeyboardInterrupt) as error:
-        if config.distributed.coordinator is None:
+        if jax.process_count() == 1:
             raise
         status = 1
         try:
@@ -196,7 +196,8 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
     if is_first and folder.metrics.stat().st_size:
         draw_curves(read_records(folder.metrics), folder.curves, steps_per_epoch=schedule.steps_per_epoch)
     done = int(state.step)
-    if done < schedule.total and not early_stopping.ends(progress):
+    finished = done == schedule.total and progress.evaluated
+    if not finished and not early_stopping.ends(progress):
         saved = "stopped and saved at" if done else "stopped before the first update, at"
         console.say(f"{saved} step {done} of {schedule.total}; the same command goes on from there")
         return 0 if stop.reason == _DEADLINE else 128 + stop.reason
@@ -246,7 +247,7 @@ def _compile(
 
     console.say("compiling the training and evaluation steps ...")
     began = time.monotonic()
-    return_freed_memory()
+    return_freed_memory()  # of the initialisation's compilation, before the step's takes more
     teacher = [devices.put_state(experiment.teacher[1])] if experiment.teacher else []
     batch, steps = batch_of(config.data.batch_size), {}
     for first, trainable in experiment.phases.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import logging
 import os
@@ -167,7 +168,8 @@ class PreparedSource:
         """Another one after another preparation: the names, sizes and times of the data set's files."""
         files = sorted((*self.folder.glob("dataset_info.json"), *self.folder.glob("*array_record*")))
         stats = [(file.name, file.stat()) for file in files]
-        return " ".join(f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in stats)
+        text = " ".join(f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in stats)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def _row(self, index: int) -> int:
         return index if self.rows is None else int(self.rows[index])

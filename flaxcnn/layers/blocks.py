@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -24,6 +24,9 @@ class Sequential(nn.Module):
         layers: module constructors (a class or a `functools.partial` of one), and plain functions of
             an array, which have no name but take up a number.
     """
+
+    holds_blocks: ClassVar[bool] = True
+    """Of a module that only holds others: gradient checkpointing keeps their inputs, not its own alone."""
 
     layers: Sequence[Callable[..., Any]]
 

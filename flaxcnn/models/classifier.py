@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
@@ -21,6 +23,8 @@ class Classifier(nn.Module, kw_only=True):
         min_image_size: the smallest height and width it can compute.
         axis_name: of a `pmap` or `shard_map` over whose devices BatchNorm shares its statistics in training.
     """
+
+    holds_blocks: ClassVar[bool] = True
 
     num_classes: int = 1000
     dtype: DTypeLike | None = None

@@ -21,6 +21,7 @@ arXiv 1707.01083.
 from __future__ import annotations
 
 from functools import partial
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -85,6 +86,8 @@ class Unit(nn.Module):
 class Stage(nn.Module):
     """Units, named "unit1" and on, of which the first has stride 2."""
 
+    holds_blocks: ClassVar[bool] = True
+
     units: int
     unit: Layer
     first_groups: int
@@ -100,6 +103,8 @@ class Stage(nn.Module):
 
 class Features(nn.Module):
     """All of the network up to global pooling."""
+
+    holds_blocks: ClassVar[bool] = True
 
     width: float
     groups: int

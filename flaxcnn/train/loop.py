@@ -225,6 +225,7 @@ def train(
             save(None, evaluated=False)
     if saved != done:
         save(None, evaluated=evaluated)
+    progress.evaluated = evaluated
     return state
 
 

@@ -7,9 +7,6 @@ from typing import Any
 
 import flax.linen as nn
 
-from flaxcnn.layers import Sequential
-from flaxcnn.models import Classifier, shufflenet_v1
-
 
 def rematerialized(apply: Callable[..., Any]) -> Callable[..., Any]:
     """A model's `apply` whose gradient computes again what is inside its blocks.
@@ -42,12 +39,13 @@ def rematerialized(apply: Callable[..., Any]) -> Callable[..., Any]:
 
 def _is_block(module: nn.Module) -> bool:
     """Whether it is a part of a network, or of one within it: of a head's backbone."""
-    if isinstance(module, _TRANSPARENT):
+    if _only_holds(module):
         return False
     parent = module.parent
-    while isinstance(parent, _TRANSPARENT) and isinstance(parent.parent, nn.Module):
+    while _only_holds(parent) and isinstance(parent.parent, nn.Module):
         parent = parent.parent
     return isinstance(parent, nn.Module) and not isinstance(parent.parent, nn.Module)
 
 
-_TRANSPARENT = (Sequential, Classifier, shufflenet_v1.Features, shufflenet_v1.Stage)
+def _only_holds(module: Any) -> bool:
+    return getattr(type(module), "holds_blocks", False)

@@ -14,6 +14,7 @@ import pytest
 
 from flaxcnn.cli import main
 from flaxcnn.cli.command_line import load_config, override
+from flaxcnn.cli.environment import set_up_jax
 from flaxcnn.config import RESUMABLE, Config, ConfigError, OptimizerConfig, from_dict, validate
 
 ROOT = Path(__file__).parents[2]
@@ -173,3 +174,25 @@ def test_the_flaxcnn_command(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
         assert flaxcnn(monkeypatch, *words) == 0
         text = capsys.readouterr().out
         assert all(name in text for name in main.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("flags", "given", "expected"),
+    [
+        ("--xla_force_host_platform_device_count=8", None, "64"),
+        ("--xla_force_host_platform_device_count=8", "2", "64"),
+        ("--xla_force_host_platform_device_count=2", "100", "100"),
+        ("", None, None),
+        ("", "2", "2"),
+    ],
+)
+def test_several_cpu_devices_get_threads_to_wait_in(
+    flags: str, given: str | None, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    monkeypatch.setenv("NPROC", given or "")
+    if given is None:
+        monkeypatch.delenv("NPROC")
+    set_up_jax()
+    assert os.environ.get("NPROC") == expected

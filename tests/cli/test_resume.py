@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +16,10 @@ import pytest
 
 from benchmarks.kill_and_resume import differences
 from flaxcnn.build import Experiment, build
+from flaxcnn.cli import train
 from flaxcnn.config import Config
 from flaxcnn.train.checkpoint import Checkpoints
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, records
 
 ROOT = Path(__file__).parents[2]
 
@@ -102,6 +104,29 @@ def test_the_deadline_counts_the_listing_of_the_data(
     result = command("train", "--config", config_file, "--workdir", tmp_path, "--train.max_minutes", 60)
     assert result.status == 0
     assert "stopped before the first update" in result.err.splitlines()[-1]
+
+
+def test_a_signal_in_the_last_evaluation_leaves_the_run_unfinished(
+    command: Command, config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--config", config_file, "--workdir", tmp_path, "--train.eval_every", "1000"]
+    with monkeypatch.context() as patch:
+        for name in ("evaluate", "evaluate_with_outputs"):
+            patch.setattr(f"flaxcnn.cli.train.{name}", signalled(getattr(train, name)))
+        result = command("train", *words)
+    assert result.status == 128 + signal.SIGTERM
+    assert "stopped and saved at" in result.err.splitlines()[-1]
+    assert not any(record["split"] == "eval" for record in records(tmp_path))
+    assert command("train", *words).status == 0
+    assert [record["split"] for record in records(tmp_path)].count("eval") == 1
+
+
+def signalled(function: Callable[..., Any]) -> Callable[..., Any]:
+    def first(*args: Any, **kwargs: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return function(*args, **kwargs)
+
+    return first
 
 
 @pytest.mark.parametrize("seconds", [0.4, 0.8])
