@@ -555,7 +555,10 @@ def build_devices(config: Config) -> DataParallel:
     devices = find_devices(config.device)
     parts = len(devices) * config.train.accumulate
     if config.data.batch_size % parts:
-        of = f"the {len(devices)} devices"
+        of = "the 1 device" if len(devices) == 1 else f"the {len(devices)} devices"
         of += f" times train.accumulate ({config.train.accumulate})" if config.train.accumulate > 1 else ""
-        raise ConfigError(f"data.batch_size must be a multiple of {of}, not {config.data.batch_size}")
+        nearest = max(config.data.batch_size // parts, 1) * parts
+        raise ConfigError(
+            f"data.batch_size must be a multiple of {of}, not {config.data.batch_size}: add --data.batch_size {nearest}"
+        )
     return {"jit": DataParallel, "fsdp": FullySharded, "pmap": PerDevice}[config.train.parallel](devices)

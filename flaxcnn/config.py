@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -340,13 +341,20 @@ def validate(config: Config) -> Config:
         raise ConfigError(f"train.best_metric {config.train.best_metric} needs --train.ema_decay")
     if (config.distill.model is None) != (config.distill.weights is None):
         raise ConfigError("distill.model and distill.weights go together: --distill.model NAME --distill.weights FILE")
+    if config.data.policy_options and config.data.policy == "none":
+        raise ConfigError("data.policy_options are for a policy: add --data.policy NAME")
+    if config.data.download and config.data.name != "tfds":
+        raise ConfigError(f"data.download is for --data.name tfds, not {config.data.name}")
     if config.distill.model is not None and config.train.loss != "softmax":
         raise ConfigError("distill.model is for --train.loss softmax: a teacher's answers are shares of one label")
     explicit = (config.distributed.num_processes is not None, config.distributed.process_id is not None)
     if config.distributed.coordinator in (None, "auto") and any(explicit):
         raise ConfigError("distributed.coordinator must be HOST:PORT with distributed.num_processes and process_id")
-    if config.distributed.coordinator not in (None, "auto") and not all(explicit):
-        raise ConfigError("distributed.coordinator HOST:PORT needs distributed.num_processes and process_id")
+    if config.distributed.coordinator not in (None, "auto"):
+        if not all(explicit):
+            raise ConfigError("distributed.coordinator HOST:PORT needs distributed.num_processes and process_id")
+        if not re.search(r":\d+$", config.distributed.coordinator):
+            raise ConfigError(f"distributed.coordinator must be HOST:PORT, not {config.distributed.coordinator}")
     return config
 
 

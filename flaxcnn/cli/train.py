@@ -7,6 +7,7 @@ import io
 import os
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -102,20 +103,40 @@ def _ending_alone(config: Config) -> Iterator[None]:
 @contextlib.contextmanager
 def _opened(folder: RunFolder, config: Config, experiment: Experiment) -> Iterator[None]:
     """The run's folder, opened by the first process before any other goes on."""
+    sources = {"train": experiment.train_source, "val": experiment.val_source}
+    examples = {split: fingerprint(source) for split, source in sources.items()}
+    if jax.process_count() > 1:
+        _check_alike(config, examples)
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
             opened = folder.open(
                 config.to_dict(),
                 free=RESUMABLE,
                 class_names=experiment.train_source.class_names,
-                examples={"train": fingerprint(experiment.train_source), "val": fingerprint(experiment.val_source)},
+                examples=examples,
             )
             stack.enter_context(opened)
-            for split, source in (("train", experiment.train_source), ("val", experiment.val_source)):
+            for split, source in sources.items():
                 folder.write_example_names(split, map(source.key, range(len(source))))
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("run folder")
         yield
+
+
+_OF_A_PROCESS = {"data.path", "data.cache", "data.threads", "data.download"}
+"""Fields that processes may differ in."""
+
+
+def _check_alike(config: Config, examples: dict[str, str]) -> None:
+    """Refuse processes that were started differently: they would train apart, or wait for each other forever."""
+    sections = {name: config.to_dict()[name] for name in ("model", "data", "optimizer", "train", "distill")}
+    fields = {f"{name}.{field}": value for name, section in sections.items() for field, value in section.items()}
+    shared = {name: value for name, value in fields.items() if name not in _OF_A_PROCESS}
+    shared |= {f"the {split} examples": what for split, what in examples.items()}
+    own = np.array([zlib.crc32(repr(value).encode()) for value in shared.values()], np.uint32)
+    everyones = multihost_utils.process_allgather(own)  # (processes, fields)
+    if differing := [name for name, column in zip(shared, everyones.T, strict=True) if np.ptp(column)]:
+        raise ConfigError(f"the processes differ in {', '.join(differing)}: start the same command on each")
 
 
 def _with_absolute_data(config: Config, folder: RunFolder) -> Config:

@@ -56,6 +56,11 @@ def choose(
     check_split(split, val_fraction)
     if spec is not None:
         return slice_of(splits, spec, seed=seed)
+    if not {"all", "train"} & splits.keys():
+        raise DataError(
+            f"there is no split 'train'; known: {', '.join(sorted(splits))}: "
+            "name two by --data.train_split and --data.val_split"
+        )
     whole = splits["all" if "all" in splits else "train"]
     if fold is not None:
         source = whole()

@@ -293,6 +293,15 @@ def test_an_error_in_one_process_ends_both(config_file: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_processes_that_were_started_differently(config_file: Path, tmp_path: Path) -> None:
+    own = [["--optimizer.learning_rate", rate] for rate in (0.01, 0.02)]
+    for status, output in ends_of_two(start_processes(2, config_file, tmp_path / "run", own)):
+        assert status == 2, output
+        assert "the processes differ in optimizer.learning_rate: start the same command on each" in output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
 def test_what_the_first_process_alone_refuses_ends_both(config_file: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     first, second = ends_of_two(start_processes(2, config_file, tmp_path, [[], []]))

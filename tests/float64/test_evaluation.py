@@ -20,12 +20,12 @@ from tests.references import (
     torch_reference,
     torch_stages,
 )
-from tests.variants import PROBES, image_sizes, training_size, variants_but_slow_beyond
+from tests.variants import QUICK, image_sizes, training_size, variants_but_slow_beyond
 
 
 @pytest.mark.usefixtures("forget_programs_after")
 @pytest.mark.parametrize("size", [pytest.param("smallest", marks=pytest.mark.slow), "odd"])
-@variants_but_slow_beyond(PROBES)
+@variants_but_slow_beyond(QUICK)
 def test_stages_and_logits(name: str, size: str) -> None:
     model = create_model(name, num_classes=10)
     torch.manual_seed(0)
