@@ -40,7 +40,7 @@ def _let_cpu_devices_wait() -> None:
     held, those that others wait for do not come. `NPROC` is where XLA's CPU client reads how many it may start.
     """
     flags = re.findall(r"--xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", ""))
-    devices = max(jax.config.jax_num_cpu_devices, int(flags[-1]) if flags else 1)
+    devices = max(getattr(jax.config, "jax_num_cpu_devices", 1), int(flags[-1]) if flags else 1)
     wanted = 8 * devices  # of a step's exchanges, no device was seen to have so many begun at once
     if devices > 1 and int(os.environ.get("NPROC") or 0) < wanted:
         os.environ["NPROC"] = str(wanted)

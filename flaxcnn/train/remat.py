@@ -42,10 +42,10 @@ def _is_block(module: nn.Module) -> bool:
     if _only_holds(module):
         return False
     parent = module.parent
-    while _only_holds(parent) and isinstance(parent.parent, nn.Module):
+    while isinstance(parent, nn.Module) and _only_holds(parent) and isinstance(parent.parent, nn.Module):
         parent = parent.parent
     return isinstance(parent, nn.Module) and not isinstance(parent.parent, nn.Module)
 
 
-def _only_holds(module: Any) -> bool:
+def _only_holds(module: nn.Module) -> bool:
     return getattr(type(module), "holds_blocks", False)
