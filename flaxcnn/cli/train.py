@@ -199,6 +199,8 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
         cleanup.push(_closing(checkpoints))
         if config.train.profile is not None and is_first:
             first, last = config.train.profile
+            if start >= first:
+                console.say(f"train.profile: step {first} was made before; nothing is recorded")
             step = cleanup.enter_context(profiled(step, first, last, folder.profile, start=start))
         state = train(
             step,
