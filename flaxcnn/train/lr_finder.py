@@ -50,5 +50,6 @@ def range_test(
 
 
 def suggestion(rates: list[float], losses: list[float]) -> float:
-    """The rate at which the loss falls steepest, against the rate's logarithm."""
-    return rates[int(np.argmin(np.gradient(losses, np.log(rates))))]
+    """The rate at which the loss falls steepest, against the rate's logarithm, on its way to its lowest."""
+    slopes = np.gradient(losses, np.log(rates))[: int(np.argmin(losses)) + 1]  # it may jump and fall back beyond
+    return rates[int(np.argmin(slopes))]

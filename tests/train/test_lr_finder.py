@@ -34,3 +34,8 @@ def test_the_suggestion_is_where_the_loss_falls_steepest(tmp_path: Path) -> None
     assert suggestion(rates, losses) == pytest.approx(1e-3)
     draw_range_test(rates, losses, 1e-3, tmp_path / "rate.png")
     assert (tmp_path / "rate.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_fall_after_a_jump_is_no_suggestion() -> None:
+    rates = [10.0**power for power in range(-5, 2)]
+    assert suggestion(rates, [2.3, 2.2, 1.8, 1.5, 2.0, 5.5, 4.0]) == 1e-3
