@@ -85,7 +85,7 @@ def _ending_alone(config: Config) -> Iterator[None]:
     except Diverged:  # which all meet at the same step
         raise
     except (Exception, KeyboardInterrupt) as error:
-        if jax.process_count() == 1:
+        if config.distributed.coordinator is None or jax.process_count() == 1:
             raise
         status = 1
         try:
