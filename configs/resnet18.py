@@ -2,7 +2,7 @@
 
 python scripts/train.py --config configs/resnet18.py
 
-It ends at 98.9 % top-1 of the 359 held-out digits, in a minute on two CPU cores.
+It ends at 99.2 % top-1 of the 359 held-out digits, in a minute on two CPU cores.
 """
 
 from flaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
