@@ -22,7 +22,6 @@ from flaxcnn.layers.conv_algorithms import (
     GROUPED,
     IM2COL,
     IM2COL_FORWARD,
-    IM2COL_STEM,
     POINTWISE,
     STEM,
     TAPS,
@@ -145,11 +144,8 @@ def _choose_dense(geometry: Geometry) -> Lowering:
     if not isinstance(h, int) or not isinstance(w, int):  # an exported function's symbols
         return XLA
     if c_in < 16:  # 160x160, 3-32, 3x3, stride 2: 5.4 -> 2.4, 4.1 -> 3.6; VGG's kernel gradient: 50 -> 18
-        if kh * kw * c_in > 75:
-            return WIDE_STEM
-        # XLA makes one loop of a fused stem and the pool behind it, which is slow where that has hundreds of terms.
-        by_products = kh * kw * c_in > 36 and geometry.x.dtype.itemsize >= 4 and isinstance(n, int)
-        return IM2COL_STEM if by_products else STEM
+        # Of more terms, XLA makes one slow loop with a pool behind it: 36 in bfloat16 25 ms, its own convolution 2.8.
+        return STEM if kh * kw * c_in <= 27 else WIDE_STEM
     if c_out < 16:
         return XLA
     # Padding is much of what the taps see; the number of images may be an exported function's symbol.
