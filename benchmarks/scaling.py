@@ -82,12 +82,9 @@ def main() -> None:
 
 def start_worker(devices: int) -> subprocess.Popen[str]:
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    if devices > 1:
-        environment.setdefault("NPROC", str(8 * devices))  # threads for all that wait, as the train command sets it
     return subprocess.Popen(
         [sys.executable, "-c", "from benchmarks import scaling; scaling.serve()"],
-        env=environment,
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         cwd=Path(__file__).resolve().parents[1],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -110,9 +107,11 @@ def receive(worker: subprocess.Popen[str]) -> dict[str, Any]:
 
 def serve() -> None:
     """Answer on standard output: when first asked for a step with what it takes, then with its time."""
+    from flaxcnn.cli.environment import give_cpu_devices_threads
     from flaxcnn.cli.huge_pages import start_again_with_huge_pages
 
     start_again_with_huge_pages()
+    give_cpu_devices_threads()
     answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
     steps: dict[Case, Step] = {}
     for line in sys.stdin:

@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import pickle
+import struct
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -143,12 +144,19 @@ def _cifar(path: Path, title: str, layouts: tuple[_Layout, ...], split: str) -> 
         rows = np.concatenate([rows for rows, _ in batches])
         labels = np.concatenate([labels for _, labels in batches])
         _check_fit(rows, labels, len(class_names))
-    except Exception as error:  # A damaged pickle meets the unpickler with a dozen unrelated exception types.
+    except _DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path}: {title} cannot be read ({reason}): get it anew") from error
     images = np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))  # (n, h, w, c)
     names = tuple(f"{split}[{i}]" for i in range(len(labels)))
     return ArraySource(images, labels.astype(np.int64), class_names, names)
+
+
+# What the unpickler and NumPy raise on bytes that are not what they say.
+_DAMAGE = (
+    *(ValueError, LookupError, TypeError, AttributeError, OverflowError, EOFError, MemoryError),
+    *(ImportError, struct.error, pickle.UnpicklingError),
+)
 
 
 def _check_fit(rows: np.ndarray, labels: np.ndarray, classes: int) -> None:

@@ -168,7 +168,7 @@ def train(
         checkpoints: where to save.
         writers: of the records.
         learning_rate: of a step, for the records.
-        progress: of the checkpoint the state is from.
+        progress: of the checkpoint the state is from; brought to where the run ends.
         early_stopping: asked after each evaluation.
         stop: asked before each step; True saves and returns.
 

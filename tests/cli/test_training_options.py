@@ -126,7 +126,13 @@ def test_a_run_without_an_average_has_none_to_evaluate(refused, run_folder: Path
         ),
         (["--optimizer.trainable", "fc2", "0", "fc1", "9"], "a pattern's epoch is not before the end of the run"),
         (["--train.class_weights", "1", "2"], "train.class_weights must be one a class (10), not 2"),
-        (["--train.accumulate", "3"], "data.batch_size must be a multiple of the"),
+        (
+            ["--train.accumulate", "3"],
+            "data.batch_size must be a multiple of the 1 device times train.accumulate (3), not 64: "
+            "add --data.batch_size 63",
+        ),
+        (["--data.policy_options", "magnitude", "5"], "data.policy_options are for a policy: add --data.policy NAME"),
+        (["--data.download", "True"], "data.download is for --data.name tfds, not digits"),
         (["--train.profile", "3", "2"], "train.profile must be a first step of 1 or more and one no earlier"),
         (["--train.loss", "sigmoid", "--train.label_smoothing", "0.1"], "label_smoothing is for --train.loss softmax"),
         (["--train.profile", "40", "45"], "train.profile must end by the run's last step (44), not 45"),
@@ -141,6 +147,13 @@ def test_a_run_without_an_average_has_none_to_evaluate(refused, run_folder: Path
         ),
         (["--distributed.coordinator", "localhost:1"], "needs distributed.num_processes and process_id"),
         (["--distributed.process_id", "1"], "distributed.coordinator must be HOST:PORT"),
+        (
+            [
+                *("--distributed.coordinator", "somewhere"),
+                *("--distributed.num_processes", "2", "--distributed.process_id", "0"),
+            ],
+            "distributed.coordinator must be HOST:PORT, not somewhere",
+        ),
     ],
 )
 def test_what_does_not_go_together(refused, config_file: Path, tmp_path: Path, words: list[str], message: str) -> None:

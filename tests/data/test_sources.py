@@ -129,18 +129,21 @@ def test_what_counts_as_an_image(tmp_path: Path) -> None:
     assert len(files) == 4 + 11 and sum(file.startswith("a/deep/er/x.") for file in files) == 11
 
 
+WITHOUT_AVIF = not features.check("avif")
+
+
 def test_whatever_torchvision_takes_for_an_image_is_one() -> None:
     folder = pytest.importorskip("torchvision.datasets.folder", reason="torchvision is the reference")
     assert set(folder.IMG_EXTENSIONS) <= set(IMAGE_SUFFIXES)
-    assert set(IMAGE_SUFFIXES) <= set(Image.registered_extensions())
+    assert {*IMAGE_SUFFIXES} - {*Image.registered_extensions()} <= ({".avif"} if WITHOUT_AVIF else set())
 
 
 @pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
 def test_images_of_every_ending_are_read(tmp_path: Path, suffix: str) -> None:
+    if suffix == ".avif" and WITHOUT_AVIF:
+        pytest.skip("this Pillow was built without AVIF")
     file = tmp_path / f"x{suffix}"
     kind = Image.registered_extensions()[suffix]
-    if kind == "AVIF" and not features.check("avif"):
-        pytest.skip("this Pillow has no AVIF")
     photographs()[0].resize((40, 30)).convert("L" if kind == "PPM" else "RGB").save(file, kind)
     assert load_image(file).size == (40, 30)
 

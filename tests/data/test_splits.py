@@ -123,3 +123,8 @@ def test_bad_fold_is_named() -> None:
             choose(SPLITS, "val", fold=fold)
     with pytest.raises(DataError, match=r"row\[\d+\]: its class has 20 examples, too few for 21 folds"):
         choose(SPLITS, "val", fold=(0, 21))
+
+
+def test_splits_of_other_names_must_be_named() -> None:
+    with pytest.raises(DataError, match="no split 'train'; known: testing, training: name two by --data.train_split"):
+        choose({"training": SPLITS["train"], "testing": SPLITS["test"]}, "train")
