@@ -126,5 +126,5 @@ def test_bad_fold_is_named() -> None:
 
 
 def test_splits_of_other_names_must_be_named() -> None:
-    with pytest.raises(DataError, match="no split 'train'; known: testing, training: name two by --data.train_split"):
+    with pytest.raises(DataError, match=r"no split 'train'; known: testing, training: name two by --data\.train_split"):
         choose({"training": SPLITS["train"], "testing": SPLITS["test"]}, "train")
