@@ -19,6 +19,12 @@ from flaxcnn.weights import CHECKPOINTS, checkpoint
 from tests.cli.conftest import Command, records
 
 
+PUBLISHED = {row.model: checkpoint(row.model) for row in CHECKPOINTS}
+ONE_OF_EACH_VIEW = sorted(
+    {(row.size, row.resize, row.interpolation, row.mean, row.std): name for name, row in PUBLISHED.items()}.values()
+)
+
+
 @pytest.fixture(scope="module")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three classes of ten noisy pictures, told by their brightness."""
@@ -117,12 +123,17 @@ def test_what_cannot_be_fine_tuned(fine_tune: Callable, words: list[object], mes
     assert line.startswith("train: ")
 
 
-@pytest.mark.parametrize("name", sorted({row.model for row in CHECKPOINTS}))
+@pytest.mark.parametrize("name", ONE_OF_EACH_VIEW)
 def test_published_weights_bring_their_preprocessing(name: str) -> None:
-    row, config = checkpoint(name), Config(ModelConfig(name, weights="published"))
+    row, config = PUBLISHED[name], Config(ModelConfig(name, weights="published"))
     view = build(config).preprocessing
     assert (view.size, view.resize, view.interpolation) == (row.size, row.resize, row.interpolation)
     assert row.mean is None or (view.mean, view.std) == (row.mean, row.std)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "mobilenet_v1", "resnet18"])
+def test_fields_go_before_the_preprocessing_of_published_weights(name: str) -> None:
+    row, view = PUBLISHED[name], build(Config(ModelConfig(name, weights="published"))).preprocessing
     other = build(Config(ModelConfig(name, weights="published"), DataConfig(image_size=96, mean=(0.1, 0.2, 0.3))))
     assert (other.preprocessing.size, other.preprocessing.mean) == (96, (0.1, 0.2, 0.3))
     assert row.resize is not None

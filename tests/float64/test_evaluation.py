@@ -20,19 +20,29 @@ from tests.references import (
     torch_reference,
     torch_stages,
 )
-from tests.variants import QUICK, image_sizes, training_size, variants_but_slow_beyond
+from tests.variants import QUICK, each_block, image_sizes, training_size, variants_but_slow_beyond
 
 
 @pytest.mark.usefixtures("forget_programs_after")
-@pytest.mark.parametrize("size", [pytest.param("smallest", marks=pytest.mark.slow), "odd"])
 @variants_but_slow_beyond(QUICK)
-def test_stages_and_logits(name: str, size: str) -> None:
+def test_stages_and_logits_of_odd_images(name: str) -> None:
+    compare_stages_and_logits(name, image_sizes(name)[1])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("forget_programs_after")
+@each_block
+def test_stages_and_logits_of_the_smallest_images(name: str) -> None:
+    compare_stages_and_logits(name, image_sizes(name)[0])
+
+
+def compare_stages_and_logits(name: str, size: tuple[int, int]) -> None:
     model = create_model(name, num_classes=10)
     torch.manual_seed(0)
     reference = torch_reference(name, num_classes=10).double()
     # Over fewer values, the statistics of B6 and B7 would let activations grow until rounding shows.
     randomise(reference, to_nchw(make_images(training_size(name), batch=8)))
-    images = make_images(image_sizes(name)[size == "odd"])
+    images = make_images(size)
 
     variables = from_torch(model, reference.state_dict())
     expected = torch_stages(reference, to_nchw(images))

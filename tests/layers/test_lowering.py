@@ -382,7 +382,8 @@ for shape in KINDS.values():
 
 def test_two_devices():
     """Data-parallel: sharded by the compiler without moving the images, by `shard_map` and by `pmap`."""
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
     command = [sys.executable, "-c", SHARDED]
-    result = subprocess.run(command, env=os.environ | flags, capture_output=True, text=True)
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

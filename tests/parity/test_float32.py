@@ -10,10 +10,10 @@ import numpy as np
 
 from flaxcnn import create_model, from_torch
 from tests.references import make_images, randomise, relative_error, to_nchw, torch, torch_reference
-from tests.variants import FAMILIES, variants_but_slow_beyond
+from tests.variants import each_probe
 
 
-@variants_but_slow_beyond(FAMILIES)
+@each_probe
 def test_logits(name: str) -> None:
     model = create_model(name, num_classes=10)
     # Two images a BatchNorm of the last, 7x7 stage are enough to calibrate it.
