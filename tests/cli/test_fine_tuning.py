@@ -18,7 +18,6 @@ from flaxcnn.models import with_head
 from flaxcnn.weights import CHECKPOINTS, checkpoint
 from tests.cli.conftest import Command, records
 
-
 PUBLISHED = {row.model: checkpoint(row.model) for row in CHECKPOINTS}
 ONE_OF_EACH_VIEW = sorted(
     {(row.size, row.resize, row.interpolation, row.mean, row.std): name for name, row in PUBLISHED.items()}.values()
