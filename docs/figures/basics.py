@@ -108,8 +108,10 @@ def activations() -> Figure:
     left, right = figure.subplots(1, 2)
     x = jnp.linspace(-6.0, 6.0, 1202)  # an even number: none falls on the kink at 0
     for name, (function, color, style) in shown.items():
-        left.plot(x, function(x), style, color=color, label=name, linewidth=1.6)
-        right.plot(x, jax.vmap(jax.grad(function))(x), style, color=color, linewidth=1.6)
+        # Rounded: what is drawn of a curve depends on the last digits, which are the processor's.
+        y, slope = (np.round(values, 4) for values in (function(x), jax.vmap(jax.grad(function))(x)))
+        left.plot(x, y, style, color=color, label=name, linewidth=1.6)
+        right.plot(x, slope, style, color=color, linewidth=1.6)
     left.set(ylim=(-1.3, 3), title="$f(x)$")
     right.set(ylim=(-0.6, 1.6), title="$f'(x)$")
     left.legend(frameon=False, fontsize=_TEXT, loc="upper left")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import jax
 import pytest
 
@@ -9,6 +11,8 @@ from flaxcnn import create_model
 from flaxcnn.analysis import Summary, cost, summarize
 from tests.references import torch, torch_reference, torchvision
 from tests.variants import variants_but_slow_beyond
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def counted_by_pytorch(name: str, size: int) -> tuple[int, int]:
@@ -41,6 +45,9 @@ def test_as_published(name: str) -> None:
         assert round(summary.macs / 1e9, 3) == published["_ops"]
     else:
         assert sum(layer.parameters for layer in summary.layers) <= summary.parameters
+    row = f"| {name} | {model.image_size} | {summary.parameters:,} | {summary.macs / 1e6:,.1f} |"
+    for page in ("models.md", "models.zh.md"):
+        assert row in (DOCS / page).read_text(), f"{page}: python benchmarks/models_table.py"
 
 
 # MobileNet's tables 6 and 8: millions of multiply-adds and of parameters.
