@@ -66,6 +66,7 @@ def variants_but_slow_beyond(quick: Iterable[str], among: Iterable[str] | None =
 
 
 every_variant = variants_but_slow_beyond(list_models())
+each_quick = variants_but_slow_beyond(QUICK, among=QUICK)
 each_block = variants_but_slow_beyond(PROBES, among=PROBES)
 each_probe = variants_but_slow_beyond(QUICK, among=PROBES)
 

@@ -78,7 +78,8 @@ def summarize(model: Classifier, *, image_size: int | None = None, channels: int
     """
     size = image_size or model.image_size
     images = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
-    variables = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)
+    with conv_lowering("xla"):  # shapes are the same, and traced sooner
+        variables = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)
     seen: list[Layer] = []
 
     def mark(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:

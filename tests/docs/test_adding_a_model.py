@@ -95,7 +95,7 @@ def test_registry_wide_tests_run_and_tell_what_is_missing(copy: Path) -> None:
         assert "If they are meant to: python -m tests.golden shapes" in message
     ran = {name.partition("[")[0] for name in passed | failed.keys()}
     assert ran == of_each_model("tests/models/test_registry.py")
-    assert {"test_training_step[pocketnet]", "test_smallest_images[pocketnet_wide]"} <= passed
+    assert {"test_training_step[pocketnet]", "test_smallest_images[pocketnet]"} <= passed
 
 
 def test_usage(copy: Path) -> None:
@@ -113,8 +113,8 @@ def test_the_rest_passes_with_a_reference_and_stored_shapes(copy: Path) -> None:
     passed, failed, output = run_tests(copy, "tests/float64", "-m", "slow or not slow", JAX_ENABLE_X64="1")
     assert not failed, output
     assert {
-        "test_stages_and_logits[pocketnet-odd]",
-        "test_stages_and_logits[pocketnet_wide-smallest]",
+        "test_stages_and_logits_of_odd_images[pocketnet_wide]",
+        "test_stages_and_logits_of_the_smallest_images[pocketnet]",
         "test_first_step[pocketnet]",
         "test_ten_steps[pocketnet-adam]",
     } <= passed, output

