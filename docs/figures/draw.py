@@ -219,7 +219,7 @@ def architecture_of(
 
 
 def _slab(axes: Axes, stage: Stage, x: float, floor: float, place: float, side: int) -> float:
-    """A cuboid in the middle of its place; of features without places, a bar. The upper end of its label is returned."""
+    """A cuboid in the middle of its place; of features without places, a bar. Returns the upper end of its label."""
     color = KINDS[stage.kind]
     *place_shape, channels = stage.output
     tall = (
