@@ -163,13 +163,14 @@ def _square(kernel: tuple[int, int]) -> str:
     return f"{kernel[0]}×{kernel[1]}"
 
 
-def architecture(rows: Sequence[Sequence[Stage]]) -> Figure:
+def architecture(rows: Sequence[Sequence[Stage]], heads: Mapping[str, str] | None = None) -> Figure:
     """A network as slabs: the larger the map, the taller, and the more channels, the thicker; both by logarithms.
 
     Over a slab stands what computes it, with how many times it does; below it, its output.
 
     Args:
         rows: the stages, perhaps in several rows that are read one after the other; a row holds up to about ten.
+        heads: label of a stage -> what stands in a dashed box above it: a part that is there in training only.
 
     Returns:
         A figure as wide as the page.
@@ -182,7 +183,9 @@ def architecture(rows: Sequence[Sequence[Stage]]) -> Figure:
     for number, row in enumerate(rows):
         floor = high * (len(rows) - 1 - number) + 0.42
         for index, stage in enumerate(row):
-            _slab(axes, stage, place * (index + 0.5), floor, place, side)
+            top = _slab(axes, stage, place * (index + 0.5), floor, place, side)
+            if heads and stage.label in heads:
+                _head(axes, heads[stage.label], place * (index + 0.5), top)
         if number + 1 < len(rows):
             _line(axes, [(place * len(row) - 0.2, floor + 0.5), (place * len(row) - 0.02, floor + 0.5)])
         for index in range(1, len(row)):
@@ -192,7 +195,13 @@ def architecture(rows: Sequence[Sequence[Stage]]) -> Figure:
 
 
 def architecture_of(
-    name: str, blocks: Mapping[str, str] | None = None, *, image_size: int | None = None, rows: int = 1, **options: Any
+    name: str,
+    blocks: Mapping[str, str] | None = None,
+    *,
+    image_size: int | None = None,
+    rows: int = 1,
+    heads: Mapping[str, str] | None = None,
+    **options: Any,
 ) -> Figure:
     """`architecture` of a registered model.
 
@@ -201,15 +210,16 @@ def architecture_of(
         blocks: see `stages`.
         image_size: see `stages`.
         rows: to spread the stages over.
+        heads: see `architecture`.
         options: for `create_model`.
     """
     every = stages(flaxcnn.create_model(name, **options), blocks, image_size=image_size)
     length = -(-len(every) // rows)
-    return architecture([every[i : i + length] for i in range(0, len(every), length)])
+    return architecture([every[i : i + length] for i in range(0, len(every), length)], heads)
 
 
-def _slab(axes: Axes, stage: Stage, x: float, floor: float, place: float, side: int) -> None:
-    """A cuboid in the middle of its place; of features without places, a bar."""
+def _slab(axes: Axes, stage: Stage, x: float, floor: float, place: float, side: int) -> float:
+    """A cuboid in the middle of its place; of features without places, a bar. Returns the upper end of its label."""
     color = KINDS[stage.kind]
     *place_shape, channels = stage.output
     tall = (
@@ -229,6 +239,17 @@ def _slab(axes: Axes, stage: Stage, x: float, floor: float, place: float, side: 
     axes.text(x, floor + tall + lift + 0.06, stage.label + times, ha="center", va="bottom", fontsize=_TEXT)
     size = "×".join(map(str, place_shape)) + f"\n× {channels}" if place_shape else str(channels)
     axes.text(x, floor - 0.08, size, ha="center", va="top", fontsize=_TEXT - 1, color="#555555")
+    return floor + tall + lift + 0.06 + 0.14 * (stage.label + times).count("\n") + 0.14
+
+
+def _head(axes: Axes, text: str, x: float, y: float) -> None:
+    """A dashed box above a slab's label, and a dashed arrow to it."""
+    width, height, color = 0.56, 0.22, KINDS["linear"]
+    _line(axes, [(x, y + 0.01), (x, y + 0.2)], linestyle="--")
+    axes.add_patch(
+        Rectangle((x - width / 2, y + 0.2), width, height, facecolor=lighter(color, 0.85), edgecolor=color, ls="--")
+    )
+    axes.text(x, y + 0.2 + height / 2, text, ha="center", va="center", fontsize=_TEXT)
 
 
 def lighter(color: str, share: float) -> tuple[float, float, float]:
@@ -330,7 +351,7 @@ class Diagram:
             self.axes.text(*place, text, ha=align, va="center", fontsize=_TEXT, color="#555555")
 
 
-def _line(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
+def _line(axes: Axes, points: Sequence[tuple[float, float]], linestyle: str = "-") -> None:
     """A line through the points that ends in a head."""
     codes = [Outline.MOVETO, *[Outline.LINETO] * (len(points) - 1)]
     axes.add_patch(
@@ -338,6 +359,7 @@ def _line(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
             path=Outline(np.asarray(points), codes),
             arrowstyle="-|>,head_length=3.5,head_width=1.8",
             linewidth=1.0,
+            linestyle=linestyle,
             color=BLACK,
             joinstyle="round",
             zorder=1,

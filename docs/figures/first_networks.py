@@ -73,7 +73,12 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "lenet.svg": lambda: architecture_of("lenet", num_classes=10),
     "alexnet.svg": lambda: architecture_of("alexnet"),
     "vgg16.svg": lambda: architecture_of("vgg16"),
-    "googlenet.svg": lambda: architecture_of("googlenet", {r"inception(\d\w)": r"inception\n\1"}, rows=2),
+    "googlenet.svg": lambda: architecture_of(
+        "googlenet",
+        {r"inception(\d\w)": r"inception\n\1"},
+        rows=2,
+        heads={"inception\n4a": "aux1", "inception\n4d": "aux2"},
+    ),
     "stacked_convolutions.svg": stacked_convolutions,
     "inception.svg": inception,
 }
