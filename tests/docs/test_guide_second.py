@@ -104,7 +104,7 @@ QUOTES = [
 @pytest.mark.parametrize(("page", "network", "what"), QUOTES)
 def test_quotes_of_the_results(page: str, network: str, what: str) -> None:
     value = RESULTS[network][what]
-    wanted = rf"{100 * value:.1f} ?%" if what == "top1" else rf"{value:.1f}(?: seconds| 秒|[;；,，])"
+    wanted = rf"{100 * value:.1f} ?%" if what == "top1" else rf"{value:.1f}(?: seconds| 秒|[;；,，。])"
     for file in (page, page.replace(".md", ".zh.md")):
         text = " ".join((ROOT / file).read_text().split())
         assert re.search(rf"(?<![\d.]){wanted}", text), f"{file} does not say {network}'s {what}: {value}"
