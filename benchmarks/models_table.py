@@ -7,6 +7,7 @@ Needs the `test` extra.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from pathlib import Path
@@ -50,7 +51,11 @@ With `dtype=jnp.bfloat16`, logits are off by at most five times what rounding th
 
 
 def main() -> None:
-    """Measure every registered model and write the page."""
+    """Measure every registered model, or those named, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", metavar="NAME", help="those to measure, instead of all")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder of the pages")
+    options = parser.parse_args()
     sys.path.insert(0, str(ROOT))  # for tests.references
     import jax
 
@@ -60,7 +65,7 @@ def main() -> None:
 
     top1 = {checkpoint.model: checkpoint.top1 for checkpoint in CHECKPOINTS if checkpoint.version == "v1"}
     rows = []
-    for name in list_models():
+    for name in options.models or list_models():
         model = create_model(name)
         parameters, macs = cost(model)
         published = f"{top1[name]:.2f}" if name in top1 else ""
@@ -70,7 +75,7 @@ def main() -> None:
         print(rows[-1], flush=True)
         jax.clear_caches()
     for page, head in HEADS.items():
-        (ROOT / "docs" / page).write_text(head + "\n".join(rows) + "\n")
+        (options.out / page).write_text(head + "\n".join(rows) + "\n")
 
 
 def error(name: str) -> float:

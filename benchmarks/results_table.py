@@ -2,8 +2,9 @@
 
     python benchmarks/results_table.py
 
-Every measurement is kept in a file of runs/results/, and the same command goes on from there. `--phases train` only
-trains; `--phases time` only measures the time of an epoch, which wants the machine for itself.
+Every measurement is kept in docs/results.json, and the same command goes on from there: to measure a network anew, take
+its line out. `--phases train` only trains; `--phases time` only measures the time of an epoch, which wants the machine
+for itself.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -50,10 +50,13 @@ MODELS = {
 # By the published momentum, V3's running statistics would still hold much of their initial values.
 OPTIONS = {"mobilenet_v3_small": {"momentum": 0.1}}
 ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
 CONFIG = ROOT / "configs" / "digits.py"
-RESULTS = ROOT / "runs" / "results"
 WARM_UP, TIMED = 3, 20
 """Updates before the measurement, and in it."""
+
+Results = dict[str, dict[str, float]]
+"""`top1` and `loss`, `seconds` and `cores` of each network, as far as they are measured."""
 
 
 def main() -> None:
@@ -63,40 +66,62 @@ def main() -> None:
         "--models", nargs="+", choices=list(MODELS), default=list(MODELS), metavar="NAME", help="those to measure"
     )
     parser.add_argument("--phases", nargs="+", choices=PHASES, default=list(PHASES))
+    parser.add_argument("--out", type=Path, default=DOCS, help="folder of results.json and the pages")
+    parser.add_argument("--epochs", type=int, help="fewer than the recipe's, to try this program")
     options = parser.parse_args()
+    if options.epochs and options.out == DOCS:
+        parser.error("--epochs makes other results than the pages': name another folder by --out")
+    kept = options.out / "results.json"
     start_again_with_huge_pages()
     set_up_jax("cpu")
     for phase in options.phases:
+        measure, what = PHASES[phase]
         for name in options.models:
-            if not file(name, phase).exists():
-                result = PHASES[phase](name)
-                RESULTS.mkdir(parents=True, exist_ok=True)
-                file(name, phase).write_text(json.dumps(result) + "\n")
+            if what not in read(kept).get(name, {}):
+                result = measure(config(name, options.epochs))
+                known = read(kept)  # anew: another phase may have been writing meanwhile
+                write(kept, {**known, name: {**known.get(name, {}), **result}})
                 print(f"{name}: {result}", flush=True)
-    measured = [name for name in MODELS if all(file(name, phase).exists() for phase in PHASES)]
+    measured = complete(read(kept))
     if measured:
-        write_pages(measured)
+        write_pages(read(kept), options.out)
     if missing := [name for name in MODELS if name not in measured]:
         print(f"not measured yet, so not in the table: {', '.join(missing)}")
 
 
-def train(name: str) -> dict[str, float]:
+def read(path: Path) -> Results:
+    """The measurements so far."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def write(path: Path, results: Results) -> None:
+    """Keep measurements, a network a line."""
+    lines = [f"  {json.dumps(name)}: {json.dumps(results[name], sort_keys=True)}" for name in sorted(results)]
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def complete(results: Results) -> list[str]:
+    """The networks that every phase has measured, in the order of the table."""
+    return [name for name in MODELS if all(what in results.get(name, {}) for _, what in PHASES.values())]
+
+
+def train(settings: Config) -> dict[str, float]:
     """Train by the command; its last evaluation."""
+    model, epochs = settings.model, str(settings.train.epochs)
     with tempfile.TemporaryDirectory() as workdir:
-        command = [sys.executable, "scripts/train.py", "--config", str(CONFIG), "--model.name", name]
-        if name in OPTIONS:
-            command += ["--model.options", *(str(word) for option in OPTIONS[name].items() for word in option)]
+        command = [sys.executable, "scripts/train.py", "--config", str(CONFIG), "--model.name", model.name]
+        if model.options:
+            command += ["--model.options", *(str(word) for option in model.options.items() for word in option)]
         # One evaluation and one checkpoint, which do not change the training, and no report.
-        command += ["--train.eval_every", str(config(name).train.epochs), "--train.report", "False"]
+        command += ["--train.epochs", epochs, "--train.eval_every", epochs, "--train.report", "False"]
         command += ["--device", "cpu", "--workdir", workdir]
         subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
         *_, last = map(json.loads, (Path(workdir) / "metrics.jsonl").read_text().splitlines())
     return {"top1": last["top1"], "loss": last["loss"]}
 
 
-def time_an_epoch(name: str) -> dict[str, float]:
+def time_an_epoch(settings: Config) -> dict[str, float]:
     """The seconds of an epoch: of its updates, batches loaded meanwhile, without compilation and evaluation."""
-    settings = config(name)
     experiment, devices = build(settings), build_devices(settings)
     state = devices.put_state(initial_state(settings, experiment))
     batches = build_batches(settings, experiment)
@@ -114,20 +139,21 @@ def time_an_epoch(name: str) -> dict[str, float]:
     return {"seconds": seconds, "cores": len(os.sched_getaffinity(0))}
 
 
-PHASES = {"train": train, "time": time_an_epoch}
-"""What is measured of each model, and is kept in a file of its own."""
+PHASES = {"train": (train, "top1"), "time": (time_an_epoch, "seconds")}
+"""What measures a model, and what it has measured where that is known."""
 
 
-def config(name: str) -> Config:
-    """The recipe, for a model."""
+def config(name: str, epochs: int | None = None) -> Config:
+    """The recipe, for a model; its own epochs if None."""
     recipe = load_config(CONFIG)
-    return replace(recipe, model=replace(recipe.model, name=name, options=OPTIONS.get(name, {})), device="cpu")
+    model = replace(recipe.model, name=name, options=OPTIONS.get(name, {}))
+    return replace(recipe, model=model, train=replace(recipe.train, epochs=epochs or recipe.train.epochs), device="cpu")
 
 
-def write_pages(names: list[str]) -> None:
-    """Write the table of these models in both languages."""
+def write_pages(results: Results, folder: Path) -> None:
+    """Write the table in both languages."""
+    names = complete(results)
     recipe, train_images, held_out = load_config(CONFIG), len(digits("train")), len(digits("val"))
-    results = {name: {phase: json.loads(file(name, phase).read_text()) for phase in PHASES} for name in names}
     facts = {
         "size": recipe.data.image_size,
         "batch": recipe.data.batch_size,
@@ -136,28 +162,23 @@ def write_pages(names: list[str]) -> None:
         "held_out": held_out,
         "one": f"{1 / held_out:.2%}",
         "missing": ", ".join(f"`{name}`" for name in MODELS if name not in names) or "-",
-        "cores": " / ".join(sorted({str(result["time"]["cores"]) for result in results.values()})),
+        "cores": " / ".join(sorted({str(results[name]["cores"]) for name in names})),
     }
     for page, head in PAGES.items():
         suffix = ".zh.md" if page.endswith(".zh.md") else ".md"
         rows = [row(name, results[name], suffix) for name in names]
-        (ROOT / "docs" / page).write_text(head.format(**facts, rows="\n".join(rows)))
+        (folder / page).write_text(head.format(**facts, rows="\n".join(rows)))
 
 
-def row(name: str, result: dict[str, Any], suffix: str) -> str:
+def row(name: str, result: dict[str, float], suffix: str) -> str:
     """A line of the table; links are to the chapters' English pages, which the site translates with the page."""
     settings = config(name)
     size = settings.data.image_size
     parameters, macs = cost(create_model(name, num_classes=10, image_size=size), image_size=size)
     return (
-        f"| [{name}](guide/{MODELS[name]}{suffix}) | {result['train']['top1']:.1%} | {result['time']['seconds']:.1f} "
+        f"| [{name}](guide/{MODELS[name]}{suffix}) | {result['top1']:.1%} | {result['seconds']:.1f} "
         f"| {parameters:,} | {macs / 1e6:,.1f} |"
     )
-
-
-def file(name: str, phase: str) -> Path:
-    """Where a measurement is kept."""
-    return RESULTS / f"{name}.{phase}.json"
 
 
 PAGES = {

@@ -33,20 +33,25 @@ from tests.variants import _FIXED_SIZES
 # What benchmarks are asked to do instead of what the pages measure with them.
 SMALL_BENCHMARKS = {
     "compare": "--models shufflenet_v2_x0_5 --batch 2 --image-size 64 --rounds 1 --seconds 1",
+    "convergence": "--models lenet --trainers flaxcnn --seeds 1",
     "convolution": "--batch 1 --repeats 1 --seconds 0 --only depthwise",
     "degradation": "--depths 8 --epochs 1",
     "fine_tuning": "--image-size 32 --scratch-epochs 1",
     "guidelines": "--turns 1",
+    "imagenet_plan": "",
     "kill_and_resume": "--kills 1 --epochs 2",
     "loader": "--images 64 --rounds 1",
     "loop_overhead": "--config configs/lenet.py --steps 2 --rounds 1",
+    "models_table": "--models lenet --out .",
+    "results_table": "--models lenet --epochs 2 --out .",
+    "scaling": "--rounds 1",
 }
+# Those of many steps, to which XLA's optimisations are worth their time: tests do without.
+OPTIMISED = ("convergence", "results_table")
 # Files that the pages take for granted, and whose weights they hold.
 WEIGHTS = {"IN.pth": "resnet18", "resnet50.pth": "resnet50", "checkpoint.pth": "resnet50"}
 # What the pages' commands begin with, after what is set for them.
 PROGRAMS = ("python", "pip", "pytest", "flaxcnn", "apt-get", "tfds", "tensorboard", "wandb")
-# Programs that write into the repository, or want hours: that they are there, and answer --help, is all.
-ONLY_ASKED = ("models_table", "results_table")
 
 
 def commands(line: str) -> Iterator[str]:
@@ -73,17 +78,26 @@ def run(command: str) -> None:
     """Run a command of a page in the current folder, which is one of `stage`.
 
     Raises:
-        AssertionError: when it fails, or there is no rule for it.
+        AssertionError: when it fails.
+    """
+    rule, groups = rule_of(command)
+    rule(command, *groups)
+
+
+def rule_of(command: str) -> tuple[Callable[..., None], tuple[str, ...]]:
+    """How a command of a page is run: a function, and what it takes beside the command.
+
+    Raises:
+        AssertionError: when there is no rule for it.
     """
     for pattern, rule in RULES:
         match = re.match(pattern, command)
         if match:
-            rule(command, *match.groups())
-            return
+            return rule, match.groups()
     raise AssertionError(f"no rule of {Path(__file__).name} says how to run: {command}")
 
 
-def _here(command: str, name: str) -> None:
+def run_here(command: str, name: str) -> None:
     """One of flaxcnn's commands, in this process."""
     words = shlex.split(command.partition(name)[2].removeprefix(".py")) or ["--help"]
     words = [str(Path(word).expanduser()) if word.startswith("~/") else word for word in words]
@@ -111,20 +125,18 @@ def _make_room(words: list[str]) -> None:
             assert script("train", ["--config", "configs/lenet.py", "--model.name", model, "--workdir", word]) == 0
 
 
-def _program(command: str, *more: str) -> None:
-    """A program of the repository, in a process of its own."""
+def _program(command: str, *more: str, **variables: str) -> None:
+    """A program of the repository, in a process of its own, with more arguments and environment variables."""
     words = [*shlex.split(command)[1:], *more]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
     ran = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, f"{command}\n{ran.stdout}{ran.stderr}"
 
 
-def _benchmark(command: str, name: str) -> None:
-    if name in ONLY_ASKED:
-        _program(f"python benchmarks/{name}.py --help")
-        return
-    assert name in SMALL_BENCHMARKS, f"commands.py does not say how to run benchmarks/{name}.py in a few seconds"
-    _program(command, *shlex.split(SMALL_BENCHMARKS[name]))
+def run_benchmark(command: str, name: str) -> None:
+    """A benchmark, asked for little."""
+    variables = {"XLA_FLAGS": ""} if name in OPTIMISED else {}
+    _program(command, *shlex.split(SMALL_BENCHMARKS[name]), **variables)
 
 
 def _tests(command: str, *groups: str) -> None:
@@ -151,8 +163,8 @@ RULES: list[tuple[str, Callable[..., None]]] = [
     (r"python -m docs\.(?:build|figures)$", _not_run),  # tests/docs/test_site.py builds; figures are in the repository
     (r".*--(?:distributed\.coordinator|train\.wandb)", _parsed),
     (r"flaxcnn --help$", lambda command: _program("python -m flaxcnn --help")),
-    (r"(?:python scripts/|flaxcnn )(\w+)(?:\.py)?", _here),
-    (r"python benchmarks/(\w+)\.py", _benchmark),
+    (r"(?:python scripts/|flaxcnn )(\w+)(?:\.py)?", run_here),
+    (r"python benchmarks/(\w+)\.py", run_benchmark),
 ]
 
 
@@ -172,7 +184,7 @@ def stage(folder: Path, patch: pytest.MonkeyPatch) -> None:
         pictures[0].save(folder / name)
     crops = [picture for _, picture in real_images(40)]
     for number, picture in enumerate(crops):
-        for place in ("FOLDER", "flower_photos", "CIFAR10/{split}"):
+        for place in ("FOLDER", "flower_photos", "CIFAR10/{split}", "IMAGENET/{split}"):
             path = folder / place.format(split="val" if number % 4 == 0 else "train") / f"class_{number // 4 % 2}"
             path.mkdir(parents=True, exist_ok=True)
             picture.resize((40, 40)).save(path / f"{number}.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,8 @@ from urllib.parse import unquote
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+
+from docs.extensions.links import REPOSITORY
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -74,6 +77,15 @@ class Page:
         return "\n".join(text for language, text in self.blocks if language == "python")
 
     @property
+    def formulas(self) -> tuple[list[str], Counter[str]]:
+        """Displayed ones in their order, and those in lines, which a sentence may turn round."""
+        text = re.sub(r"^```.*?^```$|^    [^\n]*$|`[^`]*`", "", self.path.read_text(), flags=re.DOTALL | re.MULTILINE)
+        text = re.sub(r"\\mathrm\{and\}|\\text\{[\u4e00-\u9fff]+\}", r"\\text{}", text)  # the words are translated
+        displayed = r"\$\$(.*?)\$\$"
+        inline = re.findall(r"\$([^$]+)\$", re.sub(displayed, "", text, flags=re.DOTALL))
+        return re.findall(displayed, text, re.DOTALL), Counter(" ".join(formula.split()) for formula in inline)
+
+    @property
     def numbers(self) -> set[str]:
         """Numbers of two digits and more in the text, without their separators."""
         text = " ".join(token.content for token in self.inline if token.type in ("text", "code_inline"))
@@ -92,3 +104,9 @@ PAGES = [
     *(Page(path) for path in sorted(DOCS.rglob("*.md")) if not path.name.endswith(".zh.md")),
 ]
 """The English ones; the Chinese have the same code."""
+
+
+def leads_to(link: str) -> Path | None:
+    """The file or folder of the repository that a link of the site leads to; None where it leads elsewhere."""
+    match = re.match(rf"{REPOSITORY}/(?:blob|tree)/main/([^#]*)", link)
+    return ROOT / match[1] if match else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.docs.commands import commands, is_command, run, stage
+from flaxcnn.cli.main import COMMANDS, script
+from tests.docs.commands import SMALL_BENCHMARKS, commands, is_command, rule_of, run, run_benchmark, run_here, stage
 from tests.docs.pages import PAGES, ROOT, Page
 
 # What a page's Python takes for granted.
@@ -64,6 +66,49 @@ def test_a_misspelt_program_is_not_taken_for_output(page: Page) -> None:
         for line in others:
             assert continued or is_command(line) or not re.search(r"\b(scripts|benchmarks|configs)/", line), line
             continued = line.endswith("\\")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_command_can_be_run(page: Page) -> None:
+    """By the tests below, which few runs have the time for: there is a rule for it, and it is there."""
+    for command in (command for line in page.shell() for command in commands(line)):
+        rule, names = rule_of(command)
+        if rule is run_here:
+            assert set(names) <= COMMANDS.keys(), command
+        if rule is run_benchmark:
+            assert set(names) <= SMALL_BENCHMARKS.keys(), f"commands.py has no small budget for: {command}"
+
+
+def test_every_small_benchmark_is_there() -> None:
+    missing = [name for name in SMALL_BENCHMARKS if not (ROOT / "benchmarks" / f"{name}.py").is_file()]
+    assert not missing
+
+
+def printed() -> Iterator[Any]:
+    """Pages, commands and what a block says that they print, where that is the same on every machine."""
+    for page in PAGES:
+        for lines in (text.splitlines() for language, text in page.blocks if not language):
+            asked = [line for line in lines if re.match(r"python scripts/(arithmetic|summarize)\.py", line)]
+            asked = [re.sub(r" \[--[^]]*\]", "", line) for line in asked if "--workdir" not in line]
+            shown = [line for line in lines if line.strip() not in ("", "...") and not is_command(line)]
+            if asked and shown:
+                marks = pytest.mark.slow if "--compare" in asked[0] else ()  # which compiles the networks
+                yield pytest.param(str(page), asked, shown, marks=marks, id=f"{page} {asked[0].partition(' --')[0]}")
+
+
+@pytest.mark.parametrize(("page", "asked", "shown"), list(printed()))
+def test_what_is_printed(page: str, asked: list[str], shown: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for command in asked:
+        name, *words = shlex.split(command.partition("scripts/")[2])
+        assert script(name.removesuffix(".py"), words) == 0
+    output = {_without_times(line) for line in capsys.readouterr().out.splitlines()}
+    missing = [line for line in shown if _without_times(line) not in output]
+    assert not missing, f"{page}: not printed: {missing}"
+
+
+def _without_times(line: str) -> str:
+    """A printed line, its spaces made one, and without the milliseconds before a last column of per cent."""
+    return re.sub(r"\S+ (?=\S+ %$)", "", " ".join(line.split()))
 
 
 def _with_commands() -> Iterator[Any]:

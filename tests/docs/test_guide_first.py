@@ -109,7 +109,6 @@ def test_languages(chapter: str) -> None:
         "figures": r"^!\[.*\]\((.*)\)$",
         "headings": r"^(#+) ",
         "exercises": r"^(\d+)\. ",
-        "display formulas": r"^\$\$(.*)\$\$$",
     }.items():
         found = [re.findall(pattern, text, re.MULTILINE) for text in (english, chinese)]
         assert found[0] == found[1], f"{chapter}: {what} differ"

@@ -13,8 +13,9 @@ from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 
+from docs.extensions.links import REPOSITORY
 from tests.browser import CHROMIUM, Browser
-from tests.docs.pages import DOCS, ROOT
+from tests.docs.pages import DOCS, ROOT, leads_to
 
 pytestmark = pytest.mark.slow
 PHONE, DESKTOP = 390, 1440
@@ -73,7 +74,10 @@ def test_every_page(site: Path, browser: Browser) -> None:
 
 
 def leads(link: str) -> bool:
-    """Whether a link within the site leads to a page, and to a place on it."""
+    """Whether a link within the site leads to a page, and to a place on it; one to the repository, to what is there."""
+    if link.startswith(REPOSITORY + "/"):
+        file = leads_to(unquote(link))
+        return file is not None and file.exists()
     parts = urlsplit(link)
     if parts.scheme != "file":
         return parts.scheme == "https"
