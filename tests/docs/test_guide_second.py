@@ -86,7 +86,10 @@ def test_kept_results_are_as_their_program_writes_them(tmp_path: Path) -> None:
 # Where a page says what is in the table: the page, the network, and which of its numbers.
 QUOTES = [
     ("docs/guide/alexnet.md", "alexnet_half", "top1"),
+    ("docs/guide/googlenet.md", "googlenet", "top1"),
+    ("docs/guide/vgg.md", "vgg11_bn", "top1"),
     ("docs/guide/resnet.md", "resnet18", "top1"),
+    ("docs/guide/resnext.md", "resnext50_32x4d", "top1"),
     ("docs/guide/resnext.md", "resnext50_32x4d", "seconds"),
     ("docs/guide/resnext.md", "resnet18", "seconds"),
     ("docs/guide/mobilenet.md", "mobilenet_v2", "top1"),
