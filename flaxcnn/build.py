@@ -113,7 +113,7 @@ def build(config: Config) -> Experiment:
         optimizer=optimizer,
         phases=phases,
         loss=build_loss(config, len(train_source.class_names)),
-        teacher=build_teacher(config, train_source.class_names),
+        teacher=build_teacher(config, train_source.class_names, model.image_size),
         schedule=schedule,
     )
 
@@ -358,8 +358,12 @@ def evaluation_loss(config: Config) -> Loss:
     return sigmoid_binary_cross_entropy if config.train.loss == "sigmoid" else softmax_cross_entropy
 
 
-def build_teacher(config: Config, class_names: Sequence[str]) -> tuple[Classifier, Any] | None:
-    """The model to learn from, and its variables; that of a run is built as it was trained."""
+def build_teacher(config: Config, class_names: Sequence[str], image_size: int) -> tuple[Classifier, Any] | None:
+    """The model to learn from, and its variables; that of a run is built as it was trained.
+
+    Args:
+        image_size: height and width in pixels of the images that both see.
+    """
     settings = config.distill
     if settings.model is None or settings.weights is None:
         return None
@@ -368,7 +372,7 @@ def build_teacher(config: Config, class_names: Sequence[str]) -> tuple[Classifie
         if folder.config.is_file():
             teacher = _model_of_run(folder, settings.model, class_names)
         else:
-            teacher = create_model(settings.model, num_classes=len(class_names))
+            teacher = create_model(settings.model, num_classes=len(class_names), image_size=image_size)
         return teacher, load_weights(teacher, settings.weights, channels=config.data.channels)
     except (UserError, ValueError, OSError) as error:
         raise ConfigError(f"distill: {error}") from error

@@ -13,7 +13,7 @@ from tests.programs import forget_programs
 # Tests compile many programs and run each once: without XLA's optimisations they take half the time, and without its
 # newer way of emitting loops two thirds of that. A version that does not know a flag would end the process.
 # `XLA_FLAGS= pytest` tests the optimised programs.
-FLAGS = ["--xla_backend_optimization_level=0"]
+FLAGS = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
 if version("jaxlib").startswith("0.10."):
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))

@@ -75,13 +75,13 @@ def test_a_teacher_is_built_as_its_run_was_trained(tmp_path: Path) -> None:
     (tmp_path / "run" / "class_names.json").write_text(json.dumps(classes))
 
     config = Config(distill=DistillConfig("lenet", str(tmp_path / "run")))
-    teacher, loaded = build_teacher(config, classes) or (None, None)
+    teacher, loaded = build_teacher(config, classes, 64) or (None, None)
     assert teacher == model
     jax.tree.map(np.testing.assert_array_equal, loaded, variables)
     with pytest.raises(ConfigError, match=r"knows other classes \(cat, dog, owl, ...\) than the data \(dog, cat, owl"):
-        build_teacher(config, ["dog", "cat", "owl"])
+        build_teacher(config, ["dog", "cat", "owl"], 64)
     with pytest.raises(ConfigError, match="is a run of lenet, not of resnet18"):
-        build_teacher(Config(distill=DistillConfig("resnet18", str(tmp_path / "run"))), classes)
+        build_teacher(Config(distill=DistillConfig("resnet18", str(tmp_path / "run"))), classes, 64)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from flaxcnn import create_model
 from flaxcnn.analysis import Summary, cost, summarize
 from tests.references import torch, torch_reference, torchvision
-from tests.variants import variants_but_slow_beyond
+from tests.variants import each_quick, variants_but_slow_beyond
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -36,7 +36,6 @@ def counted_by_pytorch(name: str, size: int) -> tuple[int, int]:
 def test_as_published(name: str) -> None:
     model = create_model(name)
     summary = summarize(model)
-    assert cost(model) == (summary.parameters, summary.macs)
     assert (summary.parameters, summary.macs) == counted_by_pytorch(name, model.image_size)
     if name in torchvision.models.list_models():
         published = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].meta
@@ -48,6 +47,13 @@ def test_as_published(name: str) -> None:
     row = f"| {name} | {model.image_size} | {summary.parameters:,} | {summary.macs / 1e6:,.1f} |"
     for page in ("models.md", "models.zh.md"):
         assert row in (DOCS / page).read_text(), f"{page}: python benchmarks/models_table.py"
+
+
+@each_quick
+def test_the_cost_is_the_summarys(name: str) -> None:
+    model = create_model(name)
+    summary = summarize(model)
+    assert cost(model) == (summary.parameters, summary.macs)
 
 
 # MobileNet's tables 6 and 8: millions of multiply-adds and of parameters.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-CONFIG = '''"""LeNet on a share of the digits: seconds."""
+CONFIG = '''"""LeNet on small digits: seconds."""
 
 from flaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 
@@ -17,7 +17,7 @@ from flaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig, Tra
 def get_config() -> Config:
     return Config(
         model=ModelConfig("lenet"),
-        data=DataConfig(image_size=32, batch_size=64, augment="pad_crop", padding=3, threads=2),
+        data=DataConfig(image_size=16, batch_size=64, augment="pad_crop", padding=1, threads=2),
         optimizer=OptimizerConfig("adam", learning_rate=2e-3),
         train=TrainConfig(epochs=2, report=False),
         device="cpu",

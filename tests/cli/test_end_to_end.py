@@ -57,7 +57,7 @@ def test_the_records_of_a_run(run_folder: Path) -> None:
         else:
             assert set(record) == common | {"top5", "examples"}
             assert record["examples"] == 359
-    assert records(run_folder)[-1]["top1"] > 0.85
+    assert records(run_folder)[-1]["top1"] > 0.75
 
 
 def test_tensorboard_shows_a_run(run_folder: Path) -> None:
@@ -81,7 +81,7 @@ def test_training_says_what_it_does(command: Command, config_file: Path, tmp_pat
     result = command("train", "--config", config_file, "--workdir", tmp_path / "run", "--train.epochs", 1)
     assert result.status == 0
     assert result.err.splitlines()[0].startswith(
-        "lenet, 121,182 parameters, on 1,438 images of 32x32 (359 held out), 10 classes; 1 x "
+        "lenet, 29,022 parameters, on 1,438 images of 16x16 (359 held out), 10 classes; 1 x "
     )
     assert "compiling the training and evaluation steps ..." in result.err
     assert "compiled in " in result.err

@@ -53,8 +53,8 @@ def test_a_new_head_on_a_frozen_backbone_for_grey_images(
     assert "first kernel (conv1.weight) summed over its 3 channels" in lines
     assert "newly initialised for 3 classes: fc3" in lines
 
-    before = load_weights(create_model("lenet", num_classes=10), run_folder)["params"]
-    after = load_weights(create_model("lenet", num_classes=3), tmp_path / "run", channels=1)["params"]
+    before = load_weights(create_model("lenet", num_classes=10, image_size=16), run_folder)["params"]
+    after = load_weights(create_model("lenet", num_classes=3, image_size=16), tmp_path / "run", channels=1)["params"]
     for layer in ("conv2", "fc1", "fc2"):
         for name, leaf in before[layer].items():
             np.testing.assert_array_equal(after[layer][name], leaf)
@@ -76,7 +76,7 @@ def test_unfreezing_goes_on_where_it_stopped(fine_tune: Callable, tmp_path: Path
     words += ["--optimizer.trainable", "head", 0, "backbone.fc", 1]
     assert fine_tune(*words).status == 0
     model = with_head(create_model("lenet", num_classes=3), 8)
-    start = load_weights(create_model("lenet", num_classes=10), run_folder)["params"]
+    start = load_weights(create_model("lenet", num_classes=10, image_size=16), run_folder)["params"]
     first, last = (load_weights(model, tmp_path / "run" / "checkpoints" / step)["params"] for step in ("3", "6"))
     for layer in ("conv1", "conv2", "fc1", "fc2"):
         np.testing.assert_array_equal(first["backbone"][layer]["kernel"], start[layer]["kernel"])

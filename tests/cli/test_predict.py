@@ -85,12 +85,14 @@ def test_an_image_on_standard_input(run_folder: Path, pictures: Path, command: C
         )
 
 
-def test_weights_in_a_file(command: Command, run_folder: Path, pictures: Path, tmp_path: Path) -> None:
-    """The run's, which tell their number of classes and not their names; LeNet has no published preprocessing."""
+def test_weights_in_a_file(command: Command, config_file: Path, pictures: Path, tmp_path: Path) -> None:
+    """A run's, which tell their number of classes and not their names; LeNet has no published preprocessing."""
+    words = ["--config", config_file, "--data.image_size", 32, "--train.steps", 5, "--workdir", tmp_path / "run"]
+    assert command("train", *words).status == 0
     model = create_model("lenet", num_classes=10)
-    save_weights(model, load_weights(model, run_folder), tmp_path / "w.pth")
+    save_weights(model, load_weights(model, tmp_path / "run"), tmp_path / "w.pth")
     file = pictures / "a" / "digit.png"
-    expected = json.loads(command("predict", "--workdir", run_folder, "--json", file).out)
+    expected = json.loads(command("predict", "--workdir", tmp_path / "run", "--json", file).out)
     result = command("predict", "--model", "lenet", "--weights", tmp_path / "w.pth", "--json", file)
     found = json.loads(result.out)
     assert [p["label"] for p in found["predictions"]] == [f"class {p['label']}" for p in expected["predictions"]]

@@ -84,7 +84,7 @@ def test_a_report_has_the_numbers_of_the_run(report: Path, run_folder: Path) -> 
     assert {**again, "": "", "calibration error": ""} == {**shown, "": ""}
     assert [row[0] for row in found["Classes"][1:]] == [str(digit) for digit in range(10)]
     facts = dict(found["What was trained"])
-    assert facts["parameters"] == "121,182"
+    assert facts["parameters"] == "29,022"
     training = [record for record in records(run_folder) if record["split"] == "train"]
     seconds, before = 0.0, 0
     for record in training:

@@ -44,7 +44,7 @@ def test_json(command: Command) -> None:
 
 def test_a_run(command: Command, run_folder: Path) -> None:
     result = command("summarize", "--workdir", run_folder)
-    assert "lenet, one image of 32x32x3" in result.out and "121,182" in result.out
+    assert "lenet, one image of 16x16x3" in result.out and "29,022" in result.out
 
 
 def test_comparison(command: Command) -> None:

@@ -56,7 +56,8 @@ def written_here(folder: Path) -> dict[str, ArraySource]:
 def installed(folder: Path) -> dict[str, ArraySource]:
     if not Path(FASHION_MNIST_FOLDER).is_dir():
         pytest.skip("Fashion-MNIST is not installed: apt-get install dataset-fashion-mnist")
-    return {split: make() for split, make in fashion_mnist_splits().items()}
+    train, test = (make() for make in fashion_mnist_splits().values())
+    return {"train": train.select(range(0, 60_000, 10)), "test": test}
 
 
 @pytest.mark.parametrize("read", [written_here, pytest.param(installed, marks=pytest.mark.slow)])

@@ -19,6 +19,12 @@ from tests.docs.pages import PAGES, ROOT, Page
 
 # What a page's Python takes for granted.
 GIVEN = {
+    "docs/guide/alexnet.md": """
+from pathlib import Path
+for given in range(12):
+    Path(f"CIFAR10/train/class_{given % 6}").mkdir(parents=True, exist_ok=True)
+    Path(f"CIFAR10/train/class_{given % 6}/{given}.png").touch()
+""",
     "docs/data.md": """
 import flaxcnn.data
 source, seed, epoch, index = flaxcnn.data.digits("train"), 0, 0, 5

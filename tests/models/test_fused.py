@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
 from flaxcnn import create_model
 from flaxcnn.layers import conv_lowering
 from flaxcnn.models import fuse
-from tests.references import make_images, relative_error
+from tests import golden
+from tests.references import relative_error
 from tests.variants import PROBES, small_size, variants_but_slow_beyond
-
-
-def randomised(model: Any, images: np.ndarray) -> Any:
-    """Variables with scales, biases and statistics that are not those of initialisation."""
-    variables = jax.jit(lambda x: model.init(jax.random.key(0), x, train=False))(images)
-    leaves, tree = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    leaves = [
-        leaf + jax.random.uniform(key, leaf.shape, minval=-0.3, maxval=0.3) if leaf.ndim == 1 else leaf
-        for key, leaf in zip(keys, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(tree, leaves)
 
 
 @variants_but_slow_beyond({"mobilenet_v1_025", "resnet18"}, among=PROBES)
 def test_logits_stay(name: str) -> None:
     model = create_model(name, num_classes=10)
-    images = make_images(small_size(name))
-    variables = randomised(model, images)
+    variables, images = golden.deterministic(model, small_size(name))
     fused, folded = fuse(model, variables)
     with conv_lowering("xla"):  # compiles sooner; folding changes numbers, not how they are convolved
         found, expected = (

@@ -57,7 +57,7 @@ def run_processes(folder: Path, count: int, arrangement: str = "jit") -> list[di
         for index in range(count)
     ]
     try:
-        outputs = [process.communicate(timeout=120)[0] for process in processes]
+        outputs = [process.communicate(timeout=600)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
