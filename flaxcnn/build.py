@@ -22,7 +22,7 @@ from flaxcnn.data.mixing import Mixing, choice, cutmix, mixup
 from flaxcnn.data.splits import Split
 from flaxcnn.errors import UserError
 from flaxcnn.losses import Loss, distillation, sigmoid_binary_cross_entropy, softmax_cross_entropy
-from flaxcnn.models import Classifier, create_model, with_head
+from flaxcnn.models import Classifier, abstract_variables, create_model, with_head
 from flaxcnn.options import call_with_options
 from flaxcnn.train import TrainState, create_state, make_train_step
 from flaxcnn.train.averaging import Average, decay_per_update, moving_average, warmup_steps
@@ -31,7 +31,6 @@ from flaxcnn.train.parallel import DataParallel, FullySharded, PerDevice
 from flaxcnn.train.run import RunFolder
 from flaxcnn.train.step import Step
 from flaxcnn.weights import (
-    abstract_variables,
     checkpoint,
     load_weights,
     preprocessing,

@@ -13,8 +13,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from flaxcnn import create_model, list_models, to_torch
-from flaxcnn.models import Classifier
-from flaxcnn.weights import abstract_variables
+from flaxcnn.models import Classifier, abstract_variables
 from tests.variants import GOLDEN_SHAPES
 
 GOLDEN_LOGITS = Path(__file__).parent / "models" / "golden_logits.json"

@@ -26,8 +26,8 @@ from flaxcnn.config import (
     validate,
 )
 from flaxcnn.data import sources
+from flaxcnn.models import abstract_variables
 from flaxcnn.train.loop import Schedule
-from flaxcnn.weights import abstract_variables
 
 STEPS_PER_EPOCH = 5
 

@@ -9,7 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from flaxcnn.models import Classifier
+from flaxcnn.models import Classifier, abstract_variables
 
 _SECONDS, _FEWEST = 1.0, 5
 
@@ -27,8 +27,7 @@ def latency(model: Classifier, *, image_size: int | None = None, channels: int =
     """
     size = image_size or model.image_size
     images = jnp.zeros((1, size, size, channels))
-    shapes = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)
-    variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), abstract_variables(model, channels, size))
     apply = jax.jit(partial(model.apply, train=False)).lower(variables, images).compile()
     apply(variables, images).block_until_ready()  # The first call also makes room for itself.
     took: list[float] = []

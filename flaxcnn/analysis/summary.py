@@ -15,7 +15,7 @@ from jax.extend.core import JaxprEqn
 from flaxcnn.analysis.receptive_field import Axis, Field, fields
 from flaxcnn.layers import Conv, Linear, conv_lowering
 from flaxcnn.layers.conv import as_pair
-from flaxcnn.models import Classifier
+from flaxcnn.models import Classifier, abstract_variables
 
 Pair = tuple[int, int]
 
@@ -78,8 +78,7 @@ def summarize(model: Classifier, *, image_size: int | None = None, channels: int
     """
     size = image_size or model.image_size
     images = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
-    with conv_lowering("xla"):  # shapes are the same, and traced sooner
-        variables = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)
+    variables = abstract_variables(model, channels, size)
     seen: list[Layer] = []
 
     def mark(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:

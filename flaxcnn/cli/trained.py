@@ -11,10 +11,9 @@ from typing import Any
 from flaxcnn.build import build_model
 from flaxcnn.cli.command_line import Parser
 from flaxcnn.config import Config, ConfigError, from_dict
-from flaxcnn.models import Classifier
+from flaxcnn.models import Classifier, abstract_variables
 from flaxcnn.train.checkpoint import CheckpointError, Checkpoints
 from flaxcnn.train.run import RunFolder
-from flaxcnn.weights import abstract_variables
 
 _ATTEMPTS = 20
 

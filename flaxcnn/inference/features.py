@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 from jax import Array
 
 from flaxcnn.errors import did_you_mean
-from flaxcnn.models import Classifier
+from flaxcnn.models import Classifier, abstract_variables
 
 
 def features(
@@ -61,7 +61,8 @@ def feature_maps(model: Classifier, images: tuple[int, ...]) -> dict[str, tuple[
         return output
 
     pictures = jax.ShapeDtypeStruct(images, jnp.float32)
-    variables = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), pictures)
+    _, height, width, channels = images
+    variables = abstract_variables(model, channels, (height, width))
     with _outputs_through(keep):
         jax.eval_shape(partial(model.apply, train=False), variables, pictures)
     return found

@@ -19,11 +19,13 @@ from flaxcnn.models.classifier import Classifier
 from flaxcnn.models.fused import Fused, fuse
 from flaxcnn.models.head import WithHead, with_head
 from flaxcnn.models.registry import create_model, list_models, register
+from flaxcnn.models.shapes import abstract_variables
 
 __all__ = [
     "Classifier",
     "Fused",
     "WithHead",
+    "abstract_variables",
     "alexnet",
     "create_model",
     "efficientnet",

@@ -11,7 +11,7 @@ import optax
 from flax import struct
 from jax import Array
 
-from flaxcnn.models import Classifier
+from flaxcnn.models import Classifier, abstract_variables
 
 
 class TrainState(struct.PyTreeNode):
@@ -61,8 +61,7 @@ def create_state(
     Raises:
         ValueError: when the variables are not those of the model.
     """
-    images = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.float32)
-    expected = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+    expected = abstract_variables(model)  # of which the tree counts, and no number of channels changes it
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     for name, own, given in (
         ("params", expected["params"], params),

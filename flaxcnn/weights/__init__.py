@@ -2,7 +2,7 @@
 
 from flaxcnn.weights.errors import WeightsError
 from flaxcnn.weights.files import WeightsFile, load_weights, read_weights, save_weights
-from flaxcnn.weights.torch import abstract_variables, from_torch, to_torch
+from flaxcnn.weights.torch import from_torch, to_torch
 from flaxcnn.weights.transfer import Start, fitted, start_from
 from flaxcnn.weights.zoo import (
     CHECKPOINTS,
@@ -20,7 +20,6 @@ __all__ = [
     "Start",
     "WeightsError",
     "WeightsFile",
-    "abstract_variables",
     "checkpoint",
     "fitted",
     "from_torch",

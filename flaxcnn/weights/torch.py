@@ -16,8 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from flaxcnn.layers import conv_lowering
-from flaxcnn.models import Classifier
+from flaxcnn.models import Classifier, abstract_variables
 from flaxcnn.weights.errors import KeysError, WeightsError
 from flaxcnn.weights.keys import to_reference_keys
 from flaxcnn.weights.wrapped import unwrap
@@ -131,13 +130,6 @@ def torch_layout(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """`to_torch` without the check that they are a model's."""
     flat = _flat({name: variables[name] for name in ("params", "batch_stats") if name in variables})
     return {torch_key(path): _to_torch_layout(np.asarray(leaf)) for path, leaf in flat.items()}
-
-
-def abstract_variables(model: Classifier, channels: int = 3) -> Variables:
-    """Shapes and dtypes of the model's variables, without computing any."""
-    images = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, channels), jnp.float32)
-    with conv_lowering("xla"):  # shapes are the same, and traced in half the time
-        return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
 
 
 def torch_key(path: tuple[str, ...]) -> str:

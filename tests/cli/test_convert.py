@@ -11,7 +11,8 @@ import pytest
 
 from flaxcnn import create_model, save_weights
 from flaxcnn.cli.main import script
-from flaxcnn.weights import abstract_variables, read_weights
+from flaxcnn.models import abstract_variables
+from flaxcnn.weights import read_weights
 
 KINDS = {"pth": "w.pth", "safetensors": "w.safetensors", "orbax": "w"}
 

@@ -18,8 +18,8 @@ from flaxcnn import create_model, load_weights, save_weights
 from flaxcnn.data import digits
 from flaxcnn.errors import UserError
 from flaxcnn.inference.predict import find_images
+from flaxcnn.models import abstract_variables
 from flaxcnn.visual.annotate import annotate
-from flaxcnn.weights import abstract_variables
 from tests.cli.conftest import Command
 
 

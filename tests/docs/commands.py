@@ -24,7 +24,8 @@ from flaxcnn import create_model
 from flaxcnn.cli import command_line
 from flaxcnn.cli.main import COMMANDS, script
 from flaxcnn.config import Config
-from flaxcnn.weights import abstract_variables, save_weights
+from flaxcnn.models import abstract_variables
+from flaxcnn.weights import save_weights
 from tests.data.pictures import photographs, real_images, write_idx
 from tests.data.test_archives import Cifar
 from tests.docs.pages import ROOT

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from flaxcnn import create_model, optim
+from flaxcnn.models import abstract_variables
 from flaxcnn.train import create_state, make_train_step
 from flaxcnn.train.checkpoint import CheckpointError, Checkpoints
-from flaxcnn.weights import abstract_variables
 from tests.train.tiny import Tiny, assert_identical, make_batch, make_variables
 
 OPTIMIZER = optim.adam(1e-2)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from flaxcnn import create_model, from_torch, load_weights, save_weights, to_torch
-from flaxcnn.models import Classifier
-from flaxcnn.weights import WeightsError, abstract_variables, read_weights
+from flaxcnn.models import Classifier, abstract_variables
+from flaxcnn.weights import WeightsError, read_weights
 from tests.variants import FAMILIES
 
 torch = pytest.importorskip("torch", reason="PyTorch's own reader and writer are the reference")

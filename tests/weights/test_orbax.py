@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from flaxcnn import create_model, load_weights
+from flaxcnn.models import abstract_variables
 from flaxcnn.train.checkpoint import Checkpoints
-from flaxcnn.weights import WeightsError, abstract_variables
+from flaxcnn.weights import WeightsError
 from flaxcnn.weights.orbax import write_orbax
 
 MODEL = create_model("lenet", num_classes=10)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from flaxcnn import WeightsError, create_model, from_torch, load_weights, save_weights, to_torch
-from flaxcnn.models import Classifier, with_head
-from flaxcnn.weights import abstract_variables, fitted, start_from
+from flaxcnn.models import Classifier, abstract_variables, with_head
+from flaxcnn.weights import fitted, start_from
 from flaxcnn.weights.transfer import with_channels
 
 

@@ -22,7 +22,8 @@ from flaxcnn import (
     save_weights,
     to_torch,
 )
-from flaxcnn.weights import CHECKPOINTS, Checkpoint, WeightsError, abstract_variables, checkpoint, zoo
+from flaxcnn.models import abstract_variables
+from flaxcnn.weights import CHECKPOINTS, Checkpoint, WeightsError, checkpoint, zoo
 
 TORCHVISION = [row for row in CHECKPOINTS if "pytorch.org" in row.url]
 HUB_FILE = "/resolve/main/model.safetensors"
