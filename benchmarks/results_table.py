@@ -190,12 +190,13 @@ dropout and initialisation that it was published with. Only MobileNetV3 is given
 with its own, so short a training evaluates at chance ([why](guide/mobilenet.md#train-one)).
 
 The recipe was chosen by the same held-out digits, with one seed, so the accuracies are a little too good. So short a
-training also follows the last digits of its sums, which differ from processor to processor: on another one, with an
-earlier version, EfficientNet-B0 ended 8.6 points lower, the others at most 2.5 points off.
+training also follows the last digits of its sums, which differ from processor to processor: on another one the
+accuracies differ, EfficientNet-B0's most.
 
 - *Top-1* is of the {held_out} held-out digits after the last epoch; one digit is {one}.
 - *Seconds* are of an epoch's updates on {cores} CPU cores, loading included; without compilation and evaluation.
 - *Parameters* are those with 10 classes, auxiliary heads included; *multiply-adds* those of one image of {size}x{size}.
+  LeNet's and `alexnet_half`'s parameters depend on the image's size, and are not their chapters'.
 
 | model | top-1 | seconds an epoch | parameters | multiply-adds (M) |
 |---|--:|--:|--:|--:|
@@ -212,7 +213,7 @@ Any other network is trained likewise:
 """,
     "results.zh.md": """# 结果
 
-本页由 `python benchmarks/results_table.py` 生成。本指南各系列的网络，\
+本页由 `python benchmarks/results_table.py` 生成。本教程各系列的网络，\
 在同样的图像上用同一套设置 [`configs/digits.py`](../configs/digits.py) 从头训练：\
 scikit-learn 手写数字中的 {train} 张，8x8 像素放大到 {size}x{size}，\
 AdamW，批大小 {batch}，共 {epochs} 轮（epoch）；dropout 与初始化都保持各网络发表时的样子。\
@@ -221,11 +222,12 @@ AdamW，批大小 {batch}，共 {epochs} 轮（epoch）；dropout 与初始化�
 
 训练设置是用同一批留出的数字、单个随机种子选定的，所以准确率略微偏高。\
 这样短的训练还会受求和末位数字的影响，而末位数字因处理器而异：\
-用较早的版本在另一种处理器上，EfficientNet-B0 的准确率低 8.6 个百分点，其他网络相差至多 2.5 个百分点。
+换一种处理器，准确率会有所不同，EfficientNet-B0 相差最大。
 
 - *top-1* 是最后一轮之后在 {held_out} 张留出图像上的准确率；一张图像相当于 {one}。
 - *秒数*是 {cores} 个 CPU 核上一轮参数更新所用的时间，含数据加载；不含编译和评估。
-- *参数量*按 10 个类别计，含辅助分类头；*乘加数*按一张 {size}x{size} 像素的图像计。
+- *参数量*按 10 个类别计，含辅助分类器；*乘加数*按一张 {size}x{size} 像素的图像计。\
+LeNet 与 `alexnet_half` 的参数量取决于图像的大小，因此与各自章节中的不同。
 
 | 模型 | top-1 | 每轮秒数 | 参数量 | 乘加数 (M) |
 |---|--:|--:|--:|--:|
@@ -233,7 +235,7 @@ AdamW，批大小 {batch}，共 {epochs} 轮（epoch）；dropout 与初始化�
 
 请谨慎解读。数据和轮数这样少，比的是谁学得快，而不是谁更好：\
 在 ImageNet 上名次并不相同（[模型一览](models.zh.md)）。另外，乘加数不等于时间：\
-深度可分离卷积和组卷积的乘加数很少，读写的内存却并不少；\
+深度卷积和组卷积的乘加数很少，读写的内存却并不少；\
 而每次更新全部参数的开销，图像再小也不会减少。
 
 别的网络也可以照此训练：

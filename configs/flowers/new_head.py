@@ -4,7 +4,7 @@ python scripts/prepare_data.py split flower_photos data/flowers
 python scripts/train.py --config configs/flowers/new_head.py [--data.path FOLDER]
 
 FOLDER holds `train/` and `val/` with a folder a class each. Only the head learns, from what ImageNet's published
-weights see in a picture: the fastest way, and the safest with few pictures. This project has no flower_photos to
+weights see in a picture: the cheapest way, and the safest with few pictures. This project has no flower_photos to
 hand; of 400 held-out pictures of CIFAR-10's ten classes, 64 % are right after 600 others, in 28 s on two CPU cores
 (`--data.image_size 96`; docs/fine-tuning.md).
 """

@@ -245,6 +245,18 @@ def _wide_terminal() -> Iterator[None]:
             os.environ["COLUMNS"] = columns
 
 
+_CALLED_ELSEWHERE = {
+    "--model": "--model.name",
+    "--data": "--data.path",
+    "--optimizer": "--optimizer.name",
+    "--lr": "--optimizer.learning_rate",
+    "--pretrained": "--model.weights published",
+    "--dropout": "--model.options dropout 0.1",
+    "--freeze": "--optimizer.trainable",
+}
+"""Flags of other commands and libraries, and what they are here."""
+
+
 def _check_flags(words: Sequence[str]) -> None:
     known = _flags(Config)
     for word in words:
@@ -252,7 +264,7 @@ def _check_flags(words: Sequence[str]) -> None:
         if flag.startswith("--") and flag.replace("-", "_") not in [k.replace("-", "_") for k in known]:
             close = difflib.get_close_matches(flag, known, n=3, cutoff=0.5)
             by_leaf = [k for k in known if k.rpartition(".")[2] == flag.removeprefix("--")]
-            hint = ", ".join(by_leaf or close)
+            hint = _CALLED_ELSEWHERE.get(flag) or ", ".join(by_leaf or close)
             raise ConfigError(f"unknown flag {flag}; " + (f"did you mean {hint}?" if hint else "see --help"))
 
 

@@ -13,7 +13,7 @@
     fc2                 4096     2048
     fc3                 classes  classes
 
-`alexnet_half`, the one that is taught, is one of the two columns of the first paper.
+`alexnet_half`, the one that is taught, is as wide as one of the two columns of the first paper.
 
 References: Krizhevsky et al., ImageNet Classification with Deep Convolutional Neural Networks, 2012, and
 One weird trick for parallelizing convolutional neural networks, arXiv 1404.5997.

@@ -109,6 +109,8 @@ def test_a_broken_config_file(refused: Refused, tmp_path: Path, text: str, messa
         (["--train.epoch", "3"], "unknown flag --train.epoch; did you mean --train.epochs"),
         (["--epochs", "3"], "unknown flag --epochs; did you mean --train.epochs?"),
         (["--xyz", "3"], "unknown flag --xyz; see --help"),
+        (["--model", "resnet34"], "unknown flag --model; did you mean --model.name?"),
+        (["--lr", "0.1"], "unknown flag --lr; did you mean --optimizer.learning_rate?"),
         (["--model.options", "drop", "0.1"], "lenet has no option 'drop'"),
         (["--data.jitter", "sharpness", "0.1"], "data.jitter: ColorJitter has no 'sharpness'"),
         (["--data.jitter", "hue", "0.9"], "data.jitter: hue: expected 0 to 0.5, got 0.9"),

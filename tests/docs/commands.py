@@ -56,12 +56,10 @@ PROGRAMS = ("python", "pip", "pytest", "flaxcnn", "apt-get", "tfds", "tensorboar
 
 
 def commands(line: str) -> Iterator[str]:
-    """The commands of a line of a page: options in brackets are given, of two the first; comments are dropped.
+    """The commands of a line of a page; comments are dropped.
 
     A line of nothing but flags is of `train`; one that begins with no program is what a command has printed.
     """
-    if not line.startswith("pip "):
-        line = re.sub(r"\[(--[^\]|]*)(\|[^\]]*)?\]", r"\1", line)
     for part in line.split(" && "):
         if part.startswith("--"):
             folder = re.sub(r"\W", "", part)[:60]

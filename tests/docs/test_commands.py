@@ -21,15 +21,13 @@ from tests.docs.pages import PAGES, ROOT, Page
 GIVEN = {
     "docs/guide/alexnet.md": """
 from pathlib import Path
-for given in range(12):
-    Path(f"CIFAR10/train/class_{given % 6}").mkdir(parents=True, exist_ok=True)
-    Path(f"CIFAR10/train/class_{given % 6}/{given}.png").touch()
+from tests.data.test_archives import Cifar
+Cifar(10).write_python(Path("FOLDER", "cifar-10-batches-py"))
 """,
     "docs/data.md": """
 import flaxcnn.data
 source, seed, epoch, index = flaxcnn.data.digits("train"), 0, 0, 5
 """,
-    "docs/fine-tuning.md": "import functools, flaxcnn, jax\n",
     "docs/looking-inside.md": """
 from functools import partial
 import flaxcnn.inference, jax
@@ -95,7 +93,7 @@ def printed() -> Iterator[Any]:
     for page in PAGES:
         for lines in (text.splitlines() for language, text in page.blocks if not language):
             asked = [line for line in lines if re.match(r"python scripts/(arithmetic|summarize)\.py", line)]
-            asked = [re.sub(r" \[--[^]]*\]", "", line) for line in asked if "--workdir" not in line]
+            asked = [line for line in asked if "--workdir" not in line]
             shown = [line for line in lines if line.strip() not in ("", "...") and not is_command(line)]
             if asked and shown:
                 marks = pytest.mark.slow if "--compare" in asked[0] else ()  # which compiles the networks

@@ -98,6 +98,8 @@ QUOTES = [
     ("docs/guide/mobilenet.md", "mobilenet_v3_small", "top1"),
     ("docs/guide/shufflenet.md", "shufflenet_v1_g3", "top1"),
     ("docs/guide/shufflenet.md", "shufflenet_v1_g3", "seconds"),
+    ("docs/guide/shufflenet.md", "shufflenet_v2_x1_0", "top1"),
+    ("docs/guide/shufflenet.md", "shufflenet_v2_x1_0", "seconds"),
     ("docs/guide/efficientnet.md", "efficientnet_b0", "top1"),
     ("docs/guide/efficientnet.md", "efficientnet_lite0", "top1"),
     ("configs/digits.py", "mobilenet_v2", "top1"),
