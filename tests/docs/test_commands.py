@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from flaxcnn.cli.main import COMMANDS, script
+from flaxcnn.config import RESUMABLE
 from tests.docs.commands import SMALL_BENCHMARKS, commands, is_command, rule_of, run, run_benchmark, run_here, stage
 from tests.docs.pages import PAGES, ROOT, Page
 
@@ -81,6 +82,28 @@ def test_every_command_can_be_run(page: Page) -> None:
             assert set(names) <= COMMANDS.keys(), command
         if rule is run_benchmark:
             assert set(names) <= SMALL_BENCHMARKS.keys(), f"commands.py has no small budget for: {command}"
+
+
+def trained() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The folder of each run that a page's command trains, and the words that make it that run."""
+    for command in (command for page in PAGES for line in page.shell() for command in commands(line)):
+        words = re.findall(r"--\S+[^-]*(?:-(?!-)[^-]*)*", command)
+        flags = {flag: value for flag, _, value in (word.strip().partition(" ") for word in words)}
+        if re.match(r"(python scripts/train\.py|flaxcnn train) ", command) and "--config" in flags:
+            folder = flags.pop("--workdir", f"runs/{Path(flags['--config']).stem}")
+            own = {flag: value for flag, value in flags.items() if flag.removeprefix("--") not in RESUMABLE}
+            yield folder, tuple(f"{flag} {value}" for flag, value in sorted(own.items()) if flag != "--help")
+
+
+def test_no_folder_is_of_two_runs() -> None:
+    """Where it would be, whoever follows both pages is told that the folder holds a run of another config."""
+    runs: dict[str, set[tuple[str, ...]]] = {}
+    for folder, words in trained():
+        runs.setdefault(folder, set()).add(words)
+    assert len(runs) > 20
+    two_forms = runs.pop("runs/lenet_cifar10")  # of CIFAR-10, of which a reader has one
+    assert len(two_forms) == 2
+    assert {folder: found for folder, found in runs.items() if len(found) > 1} == {}
 
 
 def test_every_small_benchmark_is_there() -> None:
