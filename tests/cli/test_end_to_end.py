@@ -136,7 +136,7 @@ def test_evaluation_of_several_views(command: Command, run_folder: Path) -> None
     assert len({json.loads(result.out)["loss"] for result in (one, both, ten)}) == 3
     refused = command("evaluate", "--workdir", run_folder, "--data.views", "ten_crop")
     assert refused.status == 2
-    assert "data.views: ten crops need a resize above the image size 32, not None: add --data.resize 37" in refused.err
+    assert "data.views: ten crops need a resize above the image size 16, not None: add --data.resize 18" in refused.err
 
 
 def test_evaluation_of_a_chosen_checkpoint(command: Command, run_folder: Path) -> None:

@@ -75,7 +75,7 @@ def test_unfreezing_goes_on_where_it_stopped(fine_tune: Callable, tmp_path: Path
     words = ["--model.head", 8, "--train.epochs", 2, "--train.keep", 2, "--optimizer.factors", "backbone", 0.1]
     words += ["--optimizer.trainable", "head", 0, "backbone.fc", 1]
     assert fine_tune(*words).status == 0
-    model = with_head(create_model("lenet", num_classes=3), 8)
+    model = with_head(create_model("lenet", num_classes=3, image_size=16), 8)
     start = load_weights(create_model("lenet", num_classes=10, image_size=16), run_folder)["params"]
     first, last = (load_weights(model, tmp_path / "run" / "checkpoints" / step)["params"] for step in ("3", "6"))
     for layer in ("conv1", "conv2", "fc1", "fc2"):
