@@ -42,6 +42,8 @@ def main() -> None:
     parser.add_argument("--deviation", action="store_true", help="report what OpenCV's decoder changes")
     parser.add_argument("--device", action="store_true", help="compare where images are normalised")
     options = parser.parse_args()
+    if options.images < 2 * BATCH_SIZE:  # rates are measured from the first batch on, too
+        parser.error(f"--images must be {2 * BATCH_SIZE} or more, two batches, not {options.images}")
     with tempfile.TemporaryDirectory() as folder:
         write_photographs(Path(folder), options.images)
         source = data.folder_splits(folder)["all"]()

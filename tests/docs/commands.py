@@ -41,7 +41,7 @@ SMALL_BENCHMARKS = {
     "guidelines": "--turns 1",
     "imagenet_plan": "",
     "kill_and_resume": "--kills 1 --epochs 2",
-    "loader": "--images 64 --rounds 1",
+    "loader": "--images 128 --rounds 1",
     "loop_overhead": "--config configs/lenet.py --steps 2 --rounds 1",
     "models_table": "--models lenet --out .",
     "results_table": "--models lenet --epochs 2 --out .",
