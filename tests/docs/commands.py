@@ -183,7 +183,7 @@ def stage(folder: Path, patch: pytest.MonkeyPatch) -> None:
         pictures[0].save(folder / name)
     crops = [picture for _, picture in real_images(40)]
     for number, picture in enumerate(crops):
-        for place in ("FOLDER", "flower_photos", "five", "CIFAR10/{split}", "IMAGENET/{split}"):
+        for place in ("FOLDER", "flower_photos", "five", "digits", "CIFAR10/{split}", "IMAGENET/{split}"):
             path = folder / place.format(split="val" if number % 4 == 0 else "train") / f"class_{number // 4 % 2}"
             path.mkdir(parents=True, exist_ok=True)
             picture.resize((40, 40)).save(path / f"{number}.png")
