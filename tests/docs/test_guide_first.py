@@ -85,7 +85,8 @@ def test_vgg_saves_weights() -> None:
     assert 3 * conv_cost(1, 1, 3, 1).parameters == 27 and conv_cost(1, 1, 7, 1).parameters == 49
 
 
-def test_code_of_basics() -> None:
+def test_code_of_basics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # it writes pictures
     names: dict[str, Any] = {}
     for code in re.findall(r"^```python\n(.*?)^```$", read("basics", ".md"), re.DOTALL | re.MULTILINE):
         exec(compile(code, "docs/guide/basics.md", "exec", dont_inherit=True), names)
