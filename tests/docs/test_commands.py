@@ -23,6 +23,7 @@ GIVEN = {
     "docs/guide/alexnet.md": """
 from pathlib import Path
 from tests.data.test_archives import Cifar
+Path("FOLDER").mkdir()
 Cifar(10).write_python(Path("FOLDER", "cifar-10-batches-py"))
 """,
     "docs/data.md": """
