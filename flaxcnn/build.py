@@ -362,6 +362,9 @@ def build_teacher(config: Config, class_names: Sequence[str], image_size: int) -
 
     Args:
         image_size: height and width in pixels of the images that both see.
+
+    Raises:
+        ConfigError: when the weights are not there, not the model's, or of a run of other classes.
     """
     settings = config.distill
     if settings.model is None or settings.weights is None:

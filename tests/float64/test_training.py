@@ -139,8 +139,8 @@ RATES = {"sgd": 0.01, "rmsprop": 1e-4, "adam": 1e-3}
 # 28 layers without a shortcut: at 0.01, the reference and itself with weights off by 1e-15 differ 36 % after ten steps.
 # Inception v1 has no normalisation: at 0.01 it diverges to infinity, the reference as well.
 DEEP_AND_PLAIN_RATES = {"sgd": 1e-4, "rmsprop": 1e-4, "adam": 1e-3}
-# Of a class that a smaller variant stands for, with blocks or an order of layers that it has not. VGG of 130 million
-# parameters takes minutes in float64, once.
+# Of a class that a smaller variant stands for, with blocks or an order of layers that it has not. Of VGG, whose 130
+# million parameters take minutes in float64, only the network with BatchNorm.
 TRAINED = {*FAMILIES, "resnext50_32x4d", "vgg11_bn"} - {"vgg11"}
 
 
