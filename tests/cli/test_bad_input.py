@@ -405,7 +405,8 @@ def test_a_full_disk(config_file: Path, tmp_path: Path) -> None:
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); sys.exit(script('train'))"
     )
     words = [sys.executable, "-c", program, "--config", str(config_file), "--workdir", str(tmp_path / "run")]
-    result = subprocess.run([*words, "--train.epochs", "1"], capture_output=True, text=True, check=False)
+    words += ["--train.epochs", "1", "--data.image_size", "32"]  # smaller ones make smaller files
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
     assert result.returncode == 2, result.stderr
     line = result.stderr.splitlines()[-1]
     assert line.startswith(f"train: cannot write a checkpoint to {tmp_path / 'run' / 'checkpoints'}")
