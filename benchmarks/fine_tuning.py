@@ -1,9 +1,10 @@
 """Fine-tuning beside training from scratch: held-out accuracy against seconds, as a picture.
 
-    python benchmarks/fine_tuning.py FOLDER PICTURE.png [--image-size 96] [--scratch-epochs 18]
+    python benchmarks/fine_tuning.py FOLDER PICTURE.png [--pictures 60 40] [--image-size 96] [--scratch-epochs 18]
 
-Trains EfficientNet-Lite0 by each of `configs/flowers/` on FOLDER, which holds `train/` and `val/` with a folder a class
-each, and by the last of them once more from scratch. The time is that of the whole command, with start and compilation.
+Trains EfficientNet-Lite0 by each of `configs/flowers/` on the first pictures of each class of FOLDER, which holds
+`train/` and `val/` with a folder a class each, and by the last of them once more from scratch. The time is that of the
+whole command, with start and compilation.
 """
 
 from __future__ import annotations
@@ -29,18 +30,30 @@ RUNS = (
 def main() -> None:
     """Print each run's accuracies, and draw them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder")
+    parser.add_argument("folder", type=Path)
     parser.add_argument("picture", type=Path)
+    parser.add_argument("--pictures", type=int, nargs=2, default=(60, 40), help="of each class, to train and to test")
     parser.add_argument("--image-size", default="96")
     parser.add_argument("--scratch-epochs", default="18")
     options = parser.parse_args()
     curves = {}
-    for name, config, _ in RUNS:
-        words = ["--config", f"configs/flowers/{config}.py", "--data.path", options.folder]
-        words += ["--data.image_size", options.image_size]
-        curves[name] = train([*words, *SCRATCH, options.scratch_epochs] if "scratch" in name else words)
-        print(f"{name}: " + "  ".join(f"{seconds:.0f} s {top1:.1%}" for seconds, top1 in curves[name]), flush=True)
-        draw(curves, options.picture)
+    with tempfile.TemporaryDirectory() as few:
+        for split, number in zip(("train", "val"), options.pictures, strict=True):
+            link_first(options.folder / split, Path(few, split), number)
+        for name, config, _ in RUNS:
+            words = ["--config", f"configs/flowers/{config}.py", "--data.path", few]
+            words += ["--data.image_size", options.image_size]
+            curves[name] = train([*words, *SCRATCH, options.scratch_epochs] if "scratch" in name else words)
+            print(f"{name}: " + "  ".join(f"{seconds:.0f} s {top1:.1%}" for seconds, top1 in curves[name]), flush=True)
+            draw(curves, options.picture)
+
+
+def link_first(source: Path, target: Path, number: int) -> None:
+    """A folder a class, of links to the first so many of its pictures by name."""
+    for folder in sorted(path for path in source.iterdir() if path.is_dir()):
+        (target / folder.name).mkdir(parents=True)
+        for picture in sorted(folder.iterdir())[:number]:
+            (target / folder.name / picture.name).symlink_to(picture.resolve())
 
 
 def train(words: list[str]) -> list[tuple[float, float]]:

@@ -191,7 +191,7 @@ with its own, so short a training evaluates at chance ([why](guide/mobilenet.md#
 
 The recipe was chosen by the same held-out digits, with one seed, so the accuracies are a little too good. So short a
 training also follows the last digits of its sums, which differ from processor to processor: on another one the
-accuracies differ, EfficientNet-B0's most.
+accuracies differ.
 
 - *Top-1* is of the {held_out} held-out digits after the last epoch; one digit is {one}.
 - *Seconds* are of an epoch's updates on {cores} CPU cores, loading included; without compilation and evaluation.
@@ -222,7 +222,7 @@ AdamW，批大小 {batch}，共 {epochs} 轮（epoch）；dropout 与初始化�
 
 训练设置是用同一批留出的数字、单个随机种子选定的，所以准确率略微偏高。\
 这样短的训练还会受求和末位数字的影响，而末位数字因处理器而异：\
-换一种处理器，准确率会有所不同，EfficientNet-B0 相差最大。
+换一种处理器，准确率会有所不同。
 
 - *top-1* 是最后一轮之后在 {held_out} 张留出图像上的准确率；一张图像相当于 {one}。
 - *秒数*是 {cores} 个 CPU 核上一轮参数更新所用的时间，含数据加载；不含编译和评估。

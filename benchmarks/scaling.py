@@ -4,8 +4,8 @@
 
 Weak scaling: as many images a device on 1, 2, 4 and 8 CPU devices, under each arrangement, each number of devices in a
 process of its own. The devices share the machine's cores, and one alone uses all of them: what more devices can show
-there is what the arrangement itself costs, as the time an image. Then, on one device, steps of ResNets of more and more
-parameters, of larger batches and of larger images.
+there is what the arrangement itself costs, as the time an image. Then, on one device, steps of networks of more and
+more parameters, of larger batches and of larger images.
 
 All steps are compiled and warm before the first measurement, then they take turns; a time is the median over the
 rounds. Temporary memory is the compiler's plan for one device. A training step is forward, backward and an SGD update
@@ -15,6 +15,7 @@ with momentum.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -24,8 +25,8 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-COUNTS = (1, 2, 4, 8)
 ARRANGEMENTS = ("jit", "fsdp", "pmap")
+MODELS = ["resnet18", "resnet34", "resnet50", "resnet101"]
 
 
 class Case(NamedTuple):
@@ -38,24 +39,37 @@ class Case(NamedTuple):
     image_size: int
 
 
-def on_one(model: str = "resnet18", batch_size: int = 8, image_size: int = 64) -> Case:
-    return Case(1, "jit", model, batch_size, image_size)
+class Panels(NamedTuple):
+    """The steps of each panel of the picture."""
+
+    weak: list[Case]
+    parameters: list[Case]
+    batches: list[Case]
+    sizes: list[Case]
 
 
-WEAK = [Case(n, how, "resnet18", 8 * n, 64) for n in COUNTS for how in ARRANGEMENTS]
-PARAMETERS = [on_one(model) for model in ("resnet18", "resnet34", "resnet50", "resnet101")]
-BATCHES = [on_one(batch_size=n) for n in (4, 8, 16, 32, 64)]
-SIZES = [on_one(image_size=size) for size in (32, 64, 96, 128, 192)]
+def panels(models: list[str], counts: list[int]) -> Panels:
+    """Those of several models, and of the first for everything else, and of several numbers of devices."""
+    model = models[0]
+    return Panels(
+        [Case(n, how, model, 8 * n, 64) for n in counts for how in ARRANGEMENTS],
+        [Case(1, "jit", each, 8, 64) for each in models],
+        [Case(1, "jit", model, n, 64) for n in (4, 8, 16, 32, 64)],
+        [Case(1, "jit", model, 8, size) for size in (32, 64, 96, 128, 192)],
+    )
 
 
 def main() -> None:
     """Print a line a step, and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture", type=Path)
+    parser.add_argument("--models", nargs="+", default=MODELS, help="the first for all panels; default: %(default)s")
+    parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8], help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    workers = {count: start_worker(count) for count in COUNTS}
-    cases = list(dict.fromkeys([*WEAK, *PARAMETERS, *BATCHES, *SIZES]))
+    workers = {count: start_worker(count) for count in options.devices}
+    shown = panels(options.models, options.devices)
+    cases = list(dict.fromkeys(itertools.chain(*shown)))
     try:
         for case in cases:  # the workers compile side by side
             send(workers[case.devices], case)
@@ -77,7 +91,7 @@ def main() -> None:
             f"{fact['parameters']:10,}  {fact['milliseconds']:10.1f}  {fact['milliseconds'] / case.batch_size:11.2f}  "
             f"{fact['temporary_bytes'] / 1e6:10.1f}"
         )
-    draw(found, options.picture)
+    draw(found, shown, options.picture)
 
 
 def start_worker(devices: int) -> subprocess.Popen[str]:
@@ -164,7 +178,7 @@ class Step:
         return time.perf_counter() - began
 
 
-def draw(found: dict[Case, dict[str, Any]], path: Path) -> None:
+def draw(found: dict[Case, dict[str, Any]], shown: Panels, path: Path) -> None:
     """Weak scaling as the time an image, the others as the time of a step, beside what would be in proportion."""
     from matplotlib.figure import Figure
 
@@ -172,17 +186,18 @@ def draw(found: dict[Case, dict[str, Any]], path: Path) -> None:
     weak, parameters, batches, sizes = figure.subplots(1, 4)
     colours = dict(zip(ARRANGEMENTS, ("#0072B2", "#D55E00", "#009E73"), strict=True))  # Okabe and Ito's
     for arrangement, colour in colours.items():
-        own = [case for case in WEAK if case.arrangement == arrangement]
+        own = [case for case in shown.weak if case.arrangement == arrangement]
         per_image = [found[case]["milliseconds"] / case.batch_size for case in own]
-        weak.plot(COUNTS, per_image, color=colour, marker="o", markersize=4, label=arrangement)
+        weak.plot([case.devices for case in own], per_image, color=colour, marker="o", markersize=4, label=arrangement)
     weak.set(xscale="log", xlabel="CPU devices, 8 images each", ylabel="ms an image", ylim=(0, None))
     weak.minorticks_off()
-    weak.set_xticks(COUNTS, [str(count) for count in COUNTS])
+    counts = sorted({case.devices for case in shown.weak})
+    weak.set_xticks(counts, [str(count) for count in counts])
     weak.legend(frameon=False)
     panels = (
-        (parameters, PARAMETERS, "million parameters", lambda case: found[case]["parameters"] / 1e6),
-        (batches, BATCHES, "images a batch", lambda case: case.batch_size),
-        (sizes, SIZES, "thousand pixels an image", lambda case: case.image_size**2 / 1e3),
+        (parameters, shown.parameters, "million parameters", lambda case: found[case]["parameters"] / 1e6),
+        (batches, shown.batches, "images a batch", lambda case: case.batch_size),
+        (sizes, shown.sizes, "thousand pixels an image", lambda case: case.image_size**2 / 1e3),
     )
     for axes, cases, label, of in panels:
         x, y = [of(case) for case in cases], [found[case]["milliseconds"] for case in cases]

@@ -106,7 +106,7 @@ def read_config(argv: Sequence[str], *, prog: str, description: str) -> tuple[Co
     known, overrides = own.parse_known_args(argv)
     wants_help = any(word in ("-h", "--help") for word in overrides)
     if known.config is None and not wants_help:
-        raise ConfigError("--config FILE is needed, such as --config configs/lenet.py")
+        raise ConfigError(f"--config FILE is needed: {_a_config()}")
     default = load_config(Path(known.config)) if known.config else Config()
     if wants_help:
         description += "\n\n--config FILE names the Python file the defaults below come from; --debug shows tracebacks."
@@ -122,7 +122,7 @@ def load_config(path: Path) -> Config:
     if not path.is_file():
         files = {file.name: file for folder in (Path("configs"), path.parent) for file in folder.glob("*.py")}
         close = difflib.get_close_matches(path.name, files, n=1)
-        hint = f"did you mean {files[close[0]]}?" if close else "name one, such as configs/lenet.py"
+        hint = f"did you mean {files[close[0]]}?" if close else f"name {_a_config()}"
         raise ConfigError(f"there is no config file {path}; {hint}")
     try:
         config = runpy.run_path(str(path))["get_config"]()
@@ -136,6 +136,16 @@ def load_config(path: Path) -> Config:
         raise ConfigError(f"config file {path}: get_config() must return a flaxcnn.config.Config, not {type(config)}")
     check_types(config)
     return config
+
+
+def _a_config() -> str:
+    """What to name; `configs/` is there in a clone, but not where the package alone is installed."""
+    example = Path("configs", "lenet.py")
+    return (
+        f"one, such as {example}"
+        if example.is_file()
+        else "a Python file with a `get_config()` that returns a `flaxcnn.config.Config`"
+    )
 
 
 def _where(error: BaseException, path: Path) -> str:

@@ -33,11 +33,12 @@ from tests.variants import _FIXED_SIZES
 
 # What benchmarks are asked to do instead of what the pages measure with them.
 SMALL_BENCHMARKS = {
-    "compare": "--models shufflenet_v2_x0_5 --batch 2 --image-size 64 --rounds 1 --seconds 1",
+    "compare": "--models lenet --batch 2 --image-size 32 --rounds 1 --seconds 1",
     "convergence": "--models lenet --trainers flaxcnn --seeds 1",
     "convolution": "--batch 1 --repeats 1 --seconds 0 --only depthwise",
+    "did_not_pay": "--batch 1 --repeats 1 --only stem",
     "degradation": "--depths 8 --epochs 1",
-    "fine_tuning": "--image-size 32 --scratch-epochs 1",
+    "fine_tuning": "--pictures 8 8 --image-size 32 --scratch-epochs 1",
     "guidelines": "--turns 1",
     "imagenet_plan": "",
     "kill_and_resume": "--kills 1 --epochs 2",
@@ -45,7 +46,7 @@ SMALL_BENCHMARKS = {
     "loop_overhead": "--config configs/lenet.py --steps 2 --rounds 1",
     "models_table": "--models lenet --out .",
     "results_table": "--models lenet --epochs 2 --out .",
-    "scaling": "--rounds 1",
+    "scaling": "--models lenet --devices 1 2 --rounds 1",
 }
 # Those of many steps, to which XLA's optimisations are worth their time: tests do without.
 OPTIMISED = ("convergence", "results_table")
@@ -146,7 +147,7 @@ def _tests(command: str, *groups: str) -> None:
 
 def _parsed(command: str, *groups: str) -> None:
     """A command for several hosts or a service: its flags are read."""
-    command = re.sub(r" I\b", " 0", re.sub(r" N\b", " 2", command))
+    command = re.sub(r" I\b", " 0", re.sub(r" N\b", " 2", command.replace("HOST:PORT", "host:1234")))
     words = shlex.split(re.sub(r"^.*?train(\.py)? ", "", command))
     command_line.read_config(words, prog="train", description="")
 
@@ -194,7 +195,7 @@ def stage(folder: Path, patch: pytest.MonkeyPatch) -> None:
     images = np.pad(images, ((0, 0), (2, 2), (2, 2))).astype(np.uint8)
     for split in ("train", "test"):
         write_idx(folder / "idx", split, images, labels[:32].astype(np.uint8), zipped=True)
-    Cifar(10).write_python(folder / "cifar-10-batches-py")
+    Cifar(10).write_python(folder / "cifar10" / "cifar-10-batches-py")
 
     def reduced(config: Config) -> Config:
         """The budget that the pages' commands have in a test."""
@@ -202,7 +203,7 @@ def stage(folder: Path, patch: pytest.MonkeyPatch) -> None:
         size = data.image_size or create_model(config.model.name).image_size
         if config.model.name not in _FIXED_SIZES:
             size = max(min(size, 64), create_model(config.model.name).min_image_size)
-        path = {"fashion_mnist": "idx", "mnist": "idx", "cifar10": "."}.get(data.name, data.path)
+        path = {"fashion_mnist": "idx", "mnist": "idx", "cifar10": "cifar10"}.get(data.name, data.path)
         data = replace(data, image_size=size, path=path, batch_size=8, eval_batch_size=32, threads=1)
         # An epoch is a step, so that warm-ups and the phases of unfreezing are gone through.
         needed = math.ceil(max([config.optimizer.warmup_epochs, *config.optimizer.trainable.values()])) + 2
@@ -216,7 +217,6 @@ def stage(folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(command_line, "override", lambda *args, **kwargs: reduced(override(*args, **kwargs)))
     patch.setattr(flaxcnn.data, "steps_per_epoch", lambda *args, **kwargs: 1)
     patch.setenv("HOME", str(folder))
-    patch.setenv("JAX_COMPILATION_CACHE_DIR", "")
     patch.chdir(folder)
 
 

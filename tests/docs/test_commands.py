@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from flaxcnn.cli.main import COMMANDS, script
 from flaxcnn.config import RESUMABLE
@@ -74,10 +76,14 @@ def test_a_misspelt_program_is_not_taken_for_output(page: Page) -> None:
             continued = line.endswith("\\")
 
 
+def commands_of(page: Page) -> list[str]:
+    return [command for line in page.shell() for command in commands(line)]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_every_command_can_be_run(page: Page) -> None:
     """By the tests below, which few runs have the time for: there is a rule for it, and it is there."""
-    for command in (command for line in page.shell() for command in commands(line)):
+    for command in commands_of(page):
         rule, names = rule_of(command)
         if rule is run_here:
             assert set(names) <= COMMANDS.keys(), command
@@ -87,7 +93,7 @@ def test_every_command_can_be_run(page: Page) -> None:
 
 def trained() -> Iterator[tuple[str, tuple[str, ...]]]:
     """The folder of each run that a page's command trains, and the words that make it that run."""
-    for command in (command for page in PAGES for line in page.shell() for command in commands(line)):
+    for command in (command for page in PAGES for command in commands_of(page)):
         words = re.findall(r"--\S+[^-]*(?:-(?!-)[^-]*)*", command)
         flags = {flag: value for flag, _, value in (word.strip().partition(" ") for word in words)}
         if re.match(r"(python scripts/train\.py|flaxcnn train) ", command) and "--config" in flags:
@@ -145,14 +151,39 @@ def _with_commands() -> Iterator[Any]:
             yield pytest.param(page, marks=mark, id=str(page))
 
 
-@pytest.mark.parametrize("page", list(_with_commands()))
-def test_commands(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The current folder has what commands name, and several pages' commands share the programs that they compile."""
     stage(tmp_path, monkeypatch)
+    compiled = str(tmp_path.parent / "compiled")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", compiled)
+    jax.config.update("jax_compilation_cache_dir", compiled)
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+
+
+@pytest.mark.usefixtures("staged")
+@pytest.mark.parametrize("page", list(_with_commands()))
+def test_commands(page: Page) -> None:
+    """In their order, but for those whose output is tested above, and benchmarks, which are below."""
+    tested = {command for parameters in printed() for line in parameters.values[1] for command in commands(line)}
     done: list[str] = []
-    for command in (command for line in page.shell() for command in commands(line)):
-        if command not in done or command == done[-1]:  # at once again: it resumes
-            run(command)
-        done.append(command)
+    for command in commands_of(page):
+        if rule_of(command)[0] is not run_benchmark and command not in tested:
+            if command not in done or command == done[-1]:  # at once again: it resumes
+                run(command)
+            done.append(command)
+
+
+BENCHMARKS = sorted({each for page in PAGES for each in commands_of(page) if rule_of(each)[0] is run_benchmark})
+
+
+@pytest.mark.commands
+@pytest.mark.usefixtures("staged")
+@pytest.mark.parametrize("command", BENCHMARKS)
+def test_benchmarks(command: str) -> None:
+    run(command)
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ SHAPES = {
     "pointwise, 4 groups": ((5, 4), (1, 1), 4, 8, (2, 1), ((0, 0), (1, 0)), (1, 1), 4),
     "one channel": ((6, 6), (3, 3), 1, 4, (1, 1), ((1, 1), (1, 1)), (1, 1), 1),
     "pointwise": ((5, 7), (1, 1), 6, 10, (1, 1), ((0, 0), (0, 0)), (1, 1), 1),
+    "pointwise, to few channels": ((4, 4), (1, 1), 32, 12, (1, 1), ((0, 0), (0, 0)), (1, 1), 1),
     "pointwise, stride 2": ((6, 7), (1, 1), 6, 10, (2, 2), ((0, 0), (0, 0)), (1, 1), 1),
     "pointwise, strides differ": ((8, 7), (1, 1), 6, 3, (3, 2), ((0, 0), (0, 0)), (1, 1), 1),
     "pointwise, padded": ((4, 5), (1, 1), 3, 5, (2, 1), ((1, 2), (0, 1)), (1, 1), 1),
@@ -163,7 +164,7 @@ def test_float64(shape):
         compare(shape, jnp.float64, 1e-14)
 
 
-@each_kind
+@every_shape
 def test_bfloat16_is_summed_in_float32(shape):
     x, k, options = draw(shape, jnp.bfloat16)
     actual = value_and_gradients(conv, options, x, k)
