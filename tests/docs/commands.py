@@ -195,6 +195,7 @@ def stage(folder: Path, patch: pytest.MonkeyPatch) -> None:
     images = np.pad(images, ((0, 0), (2, 2), (2, 2))).astype(np.uint8)
     for split in ("train", "test"):
         write_idx(folder / "idx", split, images, labels[:32].astype(np.uint8), zipped=True)
+    (folder / "cifar10").mkdir()
     Cifar(10).write_python(folder / "cifar10" / "cifar-10-batches-py")
 
     def reduced(config: Config) -> Config:
