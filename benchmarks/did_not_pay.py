@@ -1,11 +1,11 @@
 """Time what was tried to make networks faster on a CPU and is not used, beside what is used instead.
 
-    python benchmarks/did_not_pay.py [--batch 16] [--repeats 9] [--only winograd]
+    python benchmarks/did_not_pay.py [--batch 16] [--image-size 160] [--repeats 9] [--only Winograd]
 
 Both take turns, so that a change in the machine's load meets both. Times are medians in milliseconds, after one run
 that does not count; the ratio is the median of the ratios within a turn, tried to used, and more than 1 means that the
 trial is slower. `compiled` is the ratio of the times to compile them. The error is the largest difference between the
-two results, relative to the largest number in them. All is in float32; networks see images of 160x160 pixels.
+two results, relative to the largest number in them. All is in float32; the image size is that of networks.
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ from jax import Array, lax
 from jax.core import ShapedArray
 
 import flaxcnn
+from flaxcnn.cli.huge_pages import start_again_with_huge_pages
 from flaxcnn.layers import conv_algorithms as ways
 from flaxcnn.layers import lowering
-from flaxcnn.layers.conv_algorithms import Geometry
-
-IMAGE_SIZE = (160, 160)
+from flaxcnn.layers.conv_algorithms import Geometry, Lowering
 
 FOLDED = ("resnet18", "resnet50", "googlenet", "mobilenet_v2", "efficientnet_b0")
 
@@ -56,48 +55,71 @@ def shaped(batch: int, size: int, c_in: int, c_out: int, kernel: int = 3, stride
     return Geometry(x, k, (stride, stride), (margins, margins), (1, 1), groups)
 
 
-def drawn(shape: tuple[int, ...]) -> Array:
-    """Numbers of a normal distribution, the same ones for a shape."""
-    return jax.random.normal(jax.random.key(sum(shape)), shape)
+def drawn(*shapes: tuple[int, ...]) -> tuple[Array, ...]:
+    """Numbers of a normal distribution, the same ones in every run."""
+    keys = jax.random.split(jax.random.key(0), len(shapes))
+    return tuple(jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True))
 
 
-def of_x_and_k(name: str, geometry: Geometry, used: Way, tried: Way) -> Trial:
-    """Ways to convolve."""
+def named(name: str, geometry: Geometry) -> str:
+    """With the convolution, as benchmarks/convolution.py writes it."""
+    (_, size, _, c_in), (kernel, _, _, c_out), stride, groups = (
+        geometry.x.shape,
+        geometry.k.shape,
+        geometry.strides[0],
+        geometry.groups,
+    )
+    strided, grouped = f"/{stride}" * (stride > 1), f" g{groups}" * (groups > 1)
+    return f"{name}: {size}px {c_in}-{c_out} {kernel}x{kernel}{strided}{grouped}"
+
+
+def chosen(geometry: Geometry) -> Lowering:
+    """What the library takes in training."""
+    return lowering._in_training(lowering._choose(geometry), geometry)
+
+
+def forward(name: str, geometry: Geometry, tried: Way) -> Trial:
+    """A way to convolve."""
     shapes = geometry.x.shape, geometry.k.shape
-    return Trial(name, partial(used, geometry), partial(tried, geometry), lambda: tuple(map(drawn, shapes)))
+    used = partial(chosen(geometry).forward, geometry)
+    return Trial(named(name, geometry), used, partial(tried, geometry), partial(drawn, *shapes))
 
 
-def of_y_and_k(name: str, geometry: Geometry, used: Way, tried: Way) -> Trial:
-    """Ways to the input gradient."""
+def input_gradient(name: str, geometry: Geometry, tried: Way) -> Trial:
+    """A way to the input gradient."""
     shapes = (geometry.x.shape[0], *geometry.output_size, geometry.k.shape[3]), geometry.k.shape
-    return Trial(name, partial(used, geometry), partial(tried, geometry), lambda: tuple(map(drawn, shapes)))
+    used = partial(chosen(geometry).input_gradient, geometry)
+    return Trial(named(name, geometry), used, partial(tried, geometry), partial(drawn, *shapes))
 
 
-def of_x_and_y(name: str, geometry: Geometry, used: Way, tried: Way) -> Trial:
-    """Ways to the kernel gradient."""
+def kernel_gradient(name: str, geometry: Geometry, tried: Way) -> Trial:
+    """A way to the kernel gradient."""
     shapes = geometry.x.shape, (geometry.x.shape[0], *geometry.output_size, geometry.k.shape[3])
-    return Trial(name, partial(used, geometry), partial(tried, geometry), lambda: tuple(map(drawn, shapes)))
+    used = partial(chosen(geometry).kernel_gradient, geometry)
+    return Trial(named(name, geometry), used, partial(tried, geometry), partial(drawn, *shapes))
 
 
-def training(name: str, model: str, batch: int, trying: AbstractContextManager[Any]) -> Trial:
+def training(name: str, model: str, shape: tuple[int, ...], trying: AbstractContextManager[Any]) -> Trial:
     """A network's whole training step, with SGD, as it is and with the library changed."""
     network, optimizer = flaxcnn.create_model(model), flaxcnn.optim.sgd(0.1, momentum=0.9)
     step = flaxcnn.train.make_train_step(network, optimizer)
 
     def arrays() -> tuple[Any, ...]:
-        state = flaxcnn.train.create_state(network, optimizer, initialised(network))
-        return state, {"image": drawn((batch, *IMAGE_SIZE, 3)), "label": jnp.arange(batch)}
+        (images,) = drawn(shape)
+        state = flaxcnn.train.create_state(network, optimizer, initialised(network, images))
+        return state, {"image": images, "label": jnp.arange(shape[0])}
 
     return Trial(f"{name}: {model}'s step", step, step, arrays, trying)
 
 
-def folding(model: str, batch: int) -> Trial:
+def folding(model: str, shape: tuple[int, ...]) -> Trial:
     """A network's evaluation, with BatchNorm and without."""
     network = flaxcnn.create_model(model)
 
     def arrays() -> tuple[Any, ...]:
-        variables = initialised(network)
-        return variables, flaxcnn.fuse(network, variables)[1], drawn((batch, *IMAGE_SIZE, 3))
+        (images,) = drawn(shape)
+        variables = initialised(network, images)
+        return variables, flaxcnn.fuse(network, variables)[1], images
 
     def used(variables: Any, folded: Any, images: Array) -> Any:
         return network.apply(variables, images, train=False)
@@ -109,9 +131,9 @@ def folding(model: str, batch: int) -> Trial:
     return Trial(f"BatchNorm folded: {model}", used, tried, arrays)
 
 
-def initialised(network: nn.Module) -> Any:
+def initialised(network: nn.Module, images: Array) -> Any:
     """Fresh variables."""
-    return jax.jit(partial(network.init, train=False))(jax.random.key(0), jnp.zeros((1, *IMAGE_SIZE, 3)))
+    return jax.jit(partial(network.init, train=False))(jax.random.key(0), images[:1])
 
 
 def sum_as_product(x: Array) -> Array:
@@ -120,7 +142,7 @@ def sum_as_product(x: Array) -> Array:
 
 
 # Of Winograd's F(m x m, 3x3): transforms of the input, the kernel and the output.
-_F2 = (ways._INPUT, ways._KERNEL, ways._OUTPUT)
+_F2 = ways._INPUT, ways._KERNEL, ways._OUTPUT
 _F4 = (
     np.array(
         [
@@ -203,7 +225,7 @@ def space_to_depth(geometry: Geometry, x: Array, k: Array) -> Array:
     """A convolution of stride 2 as one of stride 1 over squares of 2x2 pixels, taken for channels."""
     (n, _, _, c), (kh, kw, _, c_out) = x.shape, k.shape
     x = ways._pad(geometry, x)
-    x = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, : x.shape[1] // 2 * 2 + 2, : x.shape[2] // 2 * 2 + 2]
+    x = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
     h, w = x.shape[1] // 2, x.shape[2] // 2
     x = x[:, : 2 * h, : 2 * w].reshape(n, h, 2, w, 2, c).transpose(0, 1, 3, 2, 4, 5).reshape(n, h, w, 4 * c)
     k = jnp.pad(k, ((0, kh % 2), (0, kw % 2), (0, 0), (0, 0)))
@@ -219,35 +241,34 @@ def whole_product(geometry: Geometry, x: Array, y: Array) -> Array:
     return jnp.einsum("nhwi,nhwo->io", x, y)[None, None]
 
 
-def trials(batch: int) -> list[Trial]:
+def trials(batch: int, image_size: int) -> list[Trial]:
     """In the order of docs/speed.md."""
-    of = partial(shaped, batch)
+    of, images = partial(shaped, batch), (batch, image_size, image_size, 3)
+    everywhere = patch.object(lowering, "_in_training", lambda way, geometry: way)
     one_block = patch.object(ways, "_number_of_blocks", lambda geometry: 1)
     batched = patch.object(lowering, "BLOCKED", ways._transposed(product_a_group))
-    everywhere = patch.object(lowering, "_in_training", lambda lowering, geometry: lowering)
-    f2, f4, f2_batched = partial(winograd, _F2, False), partial(winograd, _F4, False), partial(winograd, _F2, True)
-    shape = (batch, 80, 80, 64)
+    activations = partial(drawn, (batch, 80, 80, 64))
     return [
-        Trial("sum as a product", lambda x: x.sum((0, 1, 2)), sum_as_product, lambda: (drawn(shape),)),
-        of_x_and_k("Winograd over many pixels", of(80, 64, 128), ways.XLA.forward, ways.WINOGRAD.forward),
-        training("Winograd in training", "resnet18", batch, everywhere),
-        *(folding(model, batch) for model in FOLDED),
-        of_x_and_k("Winograd's F(4x4)", of(40, 64, 64), f2, f4),
-        of_x_and_k("Winograd's F(4x4)", of(20, 128, 128), f2, f4),
-        of_x_and_k("Winograd by a batched product", of(40, 64, 64), f2, f2_batched),
-        of_x_and_k("im2col over more pixels", of(40, 64, 64), ways.XLA.forward, ways.IM2COL.forward),
-        of_x_and_k("im2col over more pixels", of(80, 64, 128), ways.XLA.forward, ways.IM2COL.forward),
-        of_y_and_k("im2col of the spread gradient", of(20, 128, 256, stride=2), ways.IM2COL.input_gradient, spread),
-        of_x_and_k("a product a tap", of(20, 128, 128), ways.XLA.forward, ways.TAPS.forward),
-        of_x_and_k("a product a tap", of(10, 96, 208), ways.IM2COL.forward, ways.TAPS.forward),
-        of_x_and_k("a product a group", of(40, 128, 128, groups=32), ways.GROUPED.forward, product_a_group),
-        training("one block of groups", "shufflenet_v1_g3", batch, one_block),
-        training("a product a group", "shufflenet_v1_g3", batch, batched),
-        of_y_and_k("blocks in a loop", of(28, 256, 256, groups=32), ways.BLOCKED.input_gradient, in_a_loop),
-        of_x_and_y("four rows at a time", of(40, 144, 144, groups=144), ways.GROUPED.kernel_gradient, four_rows),
-        of_x_and_k("stem by space-to-depth", of(160, 3, 64, 7, 2), ways.WIDE_STEM.forward, space_to_depth),
-        of_x_and_k("stem by im2col", of(160, 3, 64, 7, 2), ways.WIDE_STEM.forward, ways.IM2COL.forward),
-        of_x_and_y("1x1 as one product", of(40, 64, 256, 1), ways.POINTWISE.kernel_gradient, whole_product),
+        Trial("sum as a product: 80px 64", lambda x: x.sum((0, 1, 2)), sum_as_product, activations),
+        forward("Winograd over many pixels", of(80, 64, 128), ways.WINOGRAD.forward),
+        training("Winograd in training", "resnet18", images, everywhere),
+        forward("Winograd's F(4x4)", of(40, 64, 64), partial(winograd, _F4, False)),
+        forward("Winograd's F(4x4)", of(20, 128, 64), partial(winograd, _F4, False)),
+        forward("Winograd by a batched product", of(40, 64, 64), partial(winograd, _F2, True)),
+        forward("im2col over more pixels", of(40, 128, 128), ways.IM2COL.forward),
+        forward("im2col over more pixels", of(80, 64, 128), ways.IM2COL.forward),
+        input_gradient("im2col of the spread gradient", of(20, 128, 256, stride=2), spread),
+        forward("a product a tap", of(20, 128, 128), ways.TAPS.forward),
+        forward("a product a tap", of(10, 96, 208), ways.TAPS.forward),
+        forward("a product a group", of(40, 128, 128, groups=32), product_a_group),
+        training("a product a group", "shufflenet_v1_g3", images, batched),
+        training("one block of groups", "shufflenet_v1_g3", images, one_block),
+        input_gradient("blocks in a loop", of(28, 256, 256, groups=32), in_a_loop),
+        kernel_gradient("four rows at a time", of(40, 144, 144, groups=144), four_rows),
+        kernel_gradient("1x1 as one product", of(40, 64, 256, 1), whole_product),
+        forward("stem by space-to-depth", of(160, 3, 64, 7, 2), space_to_depth),
+        forward("stem by im2col", of(160, 3, 64, 7, 2), ways.IM2COL.forward),
+        *(folding(model, images) for model in FOLDED),
     ]
 
 
@@ -255,13 +276,16 @@ def main() -> None:
     """Print a line a trial."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--image-size", type=int, default=160, help="pixels")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--only", default="", help="trials whose name begins with this")
     arguments = parser.parse_args()
-    print(f"{'':42}{'used':>10}{'tried':>10}{'ratio':>8}{'compiled':>10}{'error':>9}")
-    for trial in trials(arguments.batch):
+    start_again_with_huge_pages()  # as `train` does
+    compiled(jnp.sin, (1.0,))  # or the first trial's would count what XLA does once
+    print(f"{'':52}{'used':>10}{'tried':>10}{'ratio':>8}{'compiled':>10}{'error':>9}")
+    for trial in trials(arguments.batch, arguments.image_size):
         if trial.name.startswith(arguments.only):
-            print(f"{trial.name:42}{measured(trial, arguments.repeats)}", flush=True)
+            print(f"{trial.name:52}{measured(trial, arguments.repeats)}", flush=True)
 
 
 def measured(trial: Trial, repeats: int) -> str:
@@ -272,7 +296,10 @@ def measured(trial: Trial, repeats: int) -> str:
         tried, tried_seconds = compiled(trial.tried, arrays)
     leaves = [jax.tree.leaves(function(*arrays)) for function in (used, tried)]
     error = max(relative_error(*pair) for pair in zip(*leaves, strict=True))
-    times = [(milliseconds(used, arrays), milliseconds(tried, arrays)) for _ in range(repeats)]
+    times = []
+    for number in range(repeats):
+        pair = [milliseconds(function, arrays) for function in ((used, tried), (tried, used))[number % 2]]
+        times.append(pair[:: (1, -1)[number % 2]])
     ratio = statistics.median(b / a for a, b in times)
     a, b = (statistics.median(column) for column in zip(*times, strict=True))
     return f"{a:10.2f}{b:10.2f}{ratio:8.2f}{tried_seconds / used_seconds:10.2f}{error:9.0e}"

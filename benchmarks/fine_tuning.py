@@ -3,8 +3,8 @@
     python benchmarks/fine_tuning.py FOLDER PICTURE.png [--pictures 60 40] [--image-size 96] [--scratch-epochs 18]
 
 Trains EfficientNet-Lite0 by each of `configs/flowers/` on the first pictures of each class of FOLDER, which holds
-`train/` and `val/` with a folder a class each, and by the last of them once more from scratch. The time is that of the
-whole command, with start and compilation.
+`train/` and `val/` with a folder a class each, and by the last of them once more from scratch. Seconds are those from
+the start of the command to each evaluation, compilation included.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from flaxcnn.data.sources import IMAGE_SUFFIXES
 
 SCRATCH = ["--model.weights", "None", "--optimizer.trainable", "--optimizer.factors", "--train.epochs"]
 # Name, config, colour (Okabe and Ito's).
@@ -51,8 +53,11 @@ def main() -> None:
 def link_first(source: Path, target: Path, number: int) -> None:
     """A folder a class, of links to the first so many of its pictures by name."""
     for folder in sorted(path for path in source.iterdir() if path.is_dir()):
+        pictures = sorted(path for path in folder.iterdir() if path.name.lower().endswith(IMAGE_SUFFIXES))
+        if len(pictures) < number:
+            raise SystemExit(f"{folder} has {len(pictures)} pictures, not {number}: ask for fewer with --pictures")
         (target / folder.name).mkdir(parents=True)
-        for picture in sorted(folder.iterdir())[:number]:
+        for picture in pictures[:number]:
             (target / folder.name / picture.name).symlink_to(picture.resolve())
 
 

@@ -49,7 +49,7 @@ class Panels(NamedTuple):
 
 
 def panels(models: list[str], counts: list[int]) -> Panels:
-    """Those of several models, and of the first for everything else, and of several numbers of devices."""
+    """Weak scaling of the first model; on one device, all models, and the first in larger batches, of larger images."""
     model = models[0]
     return Panels(
         [Case(n, how, model, 8 * n, 64) for n in counts for how in ARRANGEMENTS],
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8], help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    workers = {count: start_worker(count) for count in options.devices}
+    workers = {count: start_worker(count) for count in {1, *options.devices}}
     shown = panels(options.models, options.devices)
     cases = list(dict.fromkeys(itertools.chain(*shown)))
     try:
@@ -194,12 +194,12 @@ def draw(found: dict[Case, dict[str, Any]], shown: Panels, path: Path) -> None:
     counts = sorted({case.devices for case in shown.weak})
     weak.set_xticks(counts, [str(count) for count in counts])
     weak.legend(frameon=False)
-    panels = (
+    lines = (
         (parameters, shown.parameters, "million parameters", lambda case: found[case]["parameters"] / 1e6),
         (batches, shown.batches, "images a batch", lambda case: case.batch_size),
         (sizes, shown.sizes, "thousand pixels an image", lambda case: case.image_size**2 / 1e3),
     )
-    for axes, cases, label, of in panels:
+    for axes, cases, label, of in lines:
         x, y = [of(case) for case in cases], [found[case]["milliseconds"] for case in cases]
         axes.plot(x, y, color="black", marker="o", markersize=4, label="measured")
         axes.plot(x, [y[-1] * each / x[-1] for each in x], color="#888888", linestyle="--", label="in proportion")

@@ -252,9 +252,10 @@ def _pointwise_kernel_gradient(geometry: Geometry, x: Array, y: Array) -> Array:
 
     zeros = jnp.zeros_like(x, shape=(narrow.shape[3], wide.shape[3]), dtype=dtype)
     k = _over_blocks(y.shape[1] // rows, add_product, zeros)
-    if k.dtype != x.dtype:  # XLA would take the transposition into the product, which it then cannot do of bfloat16
-        k = lax.optimization_barrier(k)
-    return (k if narrow is x else k.T)[None, None].astype(x.dtype)
+    if narrow is not x:
+        # XLA would take the transposition into a product of bfloat16, which it then cannot compute.
+        k = (k if k.dtype == x.dtype else lax.optimization_barrier(k)).T
+    return k[None, None].astype(x.dtype)
 
 
 def _grouped(geometry: Geometry, x: Array, k: Array) -> Array:

@@ -24,7 +24,7 @@ from flaxcnn import create_model
 from flaxcnn.cli import command_line
 from flaxcnn.cli.main import COMMANDS, script
 from flaxcnn.config import Config
-from flaxcnn.models import abstract_variables
+from flaxcnn.models import abstract_variables, list_models
 from flaxcnn.weights import save_weights
 from tests.data.pictures import photographs, real_images, write_idx
 from tests.data.test_archives import Cifar
@@ -36,14 +36,13 @@ SMALL_BENCHMARKS = {
     "compare": "--models lenet --batch 2 --image-size 32 --rounds 1 --seconds 1",
     "convergence": "--models lenet --trainers flaxcnn --seeds 1",
     "convolution": "--batch 1 --repeats 1 --seconds 0 --only depthwise",
-    "did_not_pay": "--batch 1 --repeats 1 --only stem",
+    "did_not_pay": "--batch 1 --repeats 1 --image-size 32",
     "degradation": "--depths 8 --epochs 1",
-    "fine_tuning": "--pictures 8 8 --image-size 32 --scratch-epochs 1",
+    "fine_tuning": "--pictures 16 8 --image-size 32 --scratch-epochs 1",
     "guidelines": "--turns 1",
     "imagenet_plan": "",
     "kill_and_resume": "--kills 1 --epochs 2",
     "loader": "--images 128 --rounds 1",
-    "loop_overhead": "--config configs/lenet.py --steps 2 --rounds 1",
     "models_table": "--models lenet --out .",
     "results_table": "--models lenet --epochs 2 --out .",
     "scaling": "--models lenet --devices 1 2 --rounds 1",
@@ -121,7 +120,7 @@ def _make_room(words: list[str]) -> None:
         if word in WEIGHTS and not Path(word).exists():
             _write_zeros(WEIGHTS[word], Path(word))
         if re.fullmatch(r"runs/\w+", word) and word != begun and not Path(word).exists():
-            model = "resnet50" if word == "runs/resnet50" else "lenet"  # what a page's flags name beside it
+            model = Path(word).name if Path(word).name in list_models() else "lenet"
             assert script("train", ["--config", "configs/lenet.py", "--model.name", model, "--workdir", word]) == 0
 
 
@@ -182,7 +181,7 @@ def stage(folder: Path, patch: pytest.MonkeyPatch) -> None:
     for name in ("PICTURE.jpg", "photos/a.jpg", "more/a.png", "chelsea.png", "coffee.png", "rocket.png"):
         (folder / name).parent.mkdir(exist_ok=True)
         pictures[0].save(folder / name)
-    crops = [picture for _, picture in real_images(40)]
+    crops = [picture for _, picture in real_images(64)]
     for number, picture in enumerate(crops):
         for place in ("FOLDER", "flower_photos", "five", "digits", "CIFAR10/{split}", "IMAGENET/{split}"):
             path = folder / place.format(split="val" if number % 4 == 0 else "train") / f"class_{number // 4 % 2}"
@@ -195,8 +194,8 @@ def stage(folder: Path, patch: pytest.MonkeyPatch) -> None:
     images = np.pad(images, ((0, 0), (2, 2), (2, 2))).astype(np.uint8)
     for split in ("train", "test"):
         write_idx(folder / "idx", split, images, labels[:32].astype(np.uint8), zipped=True)
-    (folder / "cifar10").mkdir()
-    Cifar(10).write_python(folder / "cifar10" / "cifar-10-batches-py")
+    (folder / "ARCHIVE").mkdir()
+    Cifar(10).write_python(folder / "ARCHIVE" / "cifar-10-batches-py")
 
     def reduced(config: Config) -> Config:
         """The budget that the pages' commands have in a test."""
@@ -204,7 +203,7 @@ def stage(folder: Path, patch: pytest.MonkeyPatch) -> None:
         size = data.image_size or create_model(config.model.name).image_size
         if config.model.name not in _FIXED_SIZES:
             size = max(min(size, 64), create_model(config.model.name).min_image_size)
-        path = {"fashion_mnist": "idx", "mnist": "idx", "cifar10": "cifar10"}.get(data.name, data.path)
+        path = data.path or {"fashion_mnist": "idx", "mnist": "idx"}.get(data.name)
         data = replace(data, image_size=size, path=path, batch_size=8, eval_batch_size=32, threads=1)
         # An epoch is a step, so that warm-ups and the phases of unfreezing are gone through.
         needed = math.ceil(max([config.optimizer.warmup_epochs, *config.optimizer.trainable.values()])) + 2

@@ -17,6 +17,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from flaxcnn.cli.main import COMMANDS, script
 from flaxcnn.config import RESUMABLE
+from flaxcnn.models import list_models
 from tests.docs.commands import SMALL_BENCHMARKS, commands, is_command, rule_of, run, run_benchmark, run_here, stage
 from tests.docs.pages import PAGES, ROOT, Page
 
@@ -89,26 +90,44 @@ def test_every_command_can_be_run(page: Page) -> None:
             assert set(names) <= COMMANDS.keys(), command
         if rule is run_benchmark:
             assert set(names) <= SMALL_BENCHMARKS.keys(), f"commands.py has no small budget for: {command}"
+            for models in re.findall(r"--models((?: \w+)+)", command):  # which the budget replaces
+                assert set(models.split()) <= set(list_models()), command
 
 
-def trained() -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The folder of each run that a page's command trains, and the words that make it that run."""
-    for command in (command for page in PAGES for command in commands_of(page)):
-        words = re.findall(r"--\S+[^-]*(?:-(?!-)[^-]*)*", command)
-        flags = {flag: value for flag, _, value in (word.strip().partition(" ") for word in words)}
-        if re.match(r"(python scripts/train\.py|flaxcnn train) ", command) and "--config" in flags:
-            folder = flags.pop("--workdir", f"runs/{Path(flags['--config']).stem}")
+def trained(page: Page) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The folder of each run that the page's commands train, and the words that make it that run."""
+    for command in commands_of(page):
+        program = re.match(r"(python scripts/train\.py|flaxcnn train) ", command)
+        flags: dict[str, list[str]] = {}
+        values: list[str] = []
+        for word in shlex.split(command[program.end() :]) if program else ():
+            if word.startswith("--"):
+                values = flags.setdefault(word, [])
+            else:
+                values.append(word)
+        if "--config" in flags and "--help" not in flags:
+            (folder,) = flags.pop("--workdir", [f"runs/{Path(flags['--config'][0]).stem}"])
             own = {flag: value for flag, value in flags.items() if flag.removeprefix("--") not in RESUMABLE}
-            yield folder, tuple(f"{flag} {value}" for flag, value in sorted(own.items()) if flag != "--help")
+            yield folder, tuple(f"{flag} {' '.join(value)}" for flag, value in sorted(own.items()))
 
 
 def test_no_folder_is_of_two_runs() -> None:
     """Where it would be, whoever follows both pages is told that the folder holds a run of another config."""
     runs: dict[str, set[tuple[str, ...]]] = {}
-    for folder, words in trained():
+    for folder, words in (found for page in PAGES for found in trained(page)):
         runs.setdefault(folder, set()).add(words)
     assert len(runs) > 20
     assert {folder: found for folder, found in runs.items() if len(found) > 1} == {}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_what_is_read_has_been_trained(page: Page) -> None:
+    """A run that a command reads is one that the page, or one that it links to, trains."""
+    linked = {(page.path.parent / link).resolve() for link in page.links}
+    near = [page, *(other for other in PAGES if other.path in linked)]
+    begun = {folder for each in near for folder, _ in trained(each)}
+    read = {word for command in commands_of(page) for word in command.split() if re.fullmatch(r"runs/\w+", word)}
+    assert read <= begun, f"{page} should link to what trains {', '.join(sorted(read - begun))}"
 
 
 def test_every_small_benchmark_is_there() -> None:
