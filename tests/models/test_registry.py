@@ -156,9 +156,10 @@ def test_other_images(name: str) -> None:
 
 
 @pytest.mark.usefixtures("forget_programs_after")
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @each_probe
-def test_training_step(name: str) -> None:
-    model = create_model(name, num_classes=10)
+def test_training_step(name: str, dtype: str) -> None:
+    model = create_model(name, num_classes=10, dtype=jnp.dtype(dtype))
     variables, images = golden.deterministic(model, small_size(name), batch=4)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
 
