@@ -294,8 +294,7 @@ def measured(trial: Trial, repeats: int) -> str:
     used, used_seconds = compiled(trial.used, arrays)
     with trial.trying:
         tried, tried_seconds = compiled(trial.tried, arrays)
-    leaves = [jax.tree.leaves(function(*arrays)) for function in (used, tried)]
-    error = max(relative_error(*pair) for pair in zip(*leaves, strict=True))
+    error = relative_error(used(*arrays), tried(*arrays))
     times = []
     for number in range(repeats):
         pair = [milliseconds(function, arrays) for function in ((used, tried), (tried, used))[number % 2]]
@@ -313,8 +312,10 @@ def compiled(function: Callable[..., Any], arrays: tuple[Any, ...]) -> tuple[Cal
     return program, time.perf_counter() - start
 
 
-def relative_error(a: Array, b: Array) -> float:
-    return float(jnp.abs(a - b).max() / jnp.maximum(jnp.abs(a).max(), 1e-30))
+def relative_error(a: Any, b: Any) -> float:
+    """The largest difference by the largest number."""
+    differences = jax.tree.map(lambda x, y: jnp.abs(x - y).max(), a, b)
+    return float(max(jax.tree.leaves(differences)) / max(jnp.abs(leaf).max() for leaf in jax.tree.leaves(a)))
 
 
 def milliseconds(function: Callable[..., Any], arrays: tuple[Any, ...]) -> float:

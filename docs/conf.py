@@ -59,6 +59,7 @@ html_favicon = "theme/static/favicon.svg"
 html_static_path = ["theme/static"]
 html_css_files = ["site.css"]
 templates_path = ["theme/templates"]
+locale_dirs = ["theme/locale"]
 html_sidebars = {
     "**": [
         "sidebar/brand.html",

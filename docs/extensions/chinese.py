@@ -15,7 +15,12 @@ from sphinx.search import SearchLanguage, languages
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-_BREAK = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef”])\n *(?=[\u3000-\u9fff\uff00-\uffef“])")
+_CHINESE = r"\u3000-\u9fff\uff00-\uffef"
+_BETWEEN_CHINESE = rf"(?<=[{_CHINESE}”])\n *(?=\[?[{_CHINESE}“])"  # a link's text too
+_BEHIND_A_WIDE_SIGN = (
+    r"(?<=[，。；：、！？（）])\n *(?!```)(?=[^\s|#>*\-\d!])"  # whatever follows, but a block or a list
+)
+_BREAK = re.compile(f"{_BETWEEN_CHINESE}|{_BEHIND_A_WIDE_SIGN}")
 _RUN = re.compile(r"[\u4e00-\u9fff]+|[^\W\u4e00-\u9fff]+")
 
 
@@ -40,8 +45,13 @@ var splitQuery = (query) =>
         return words
 
 
+def join_lines(text: str) -> str:
+    """Chinese Markdown without the line ends that would become spaces."""
+    return _BREAK.sub("", text)
+
+
 def _join_lines(app: Sphinx, docname: str, content: list[str]) -> None:
-    content[0] = _BREAK.sub("", content[0])
+    content[0] = join_lines(content[0])
 
 
 def setup(app: Sphinx) -> None:

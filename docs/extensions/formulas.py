@@ -30,7 +30,10 @@ def mathml(latex: str, display: str) -> str:
     unknown = re.search(r"\\[A-Za-z]+", markup)
     if unknown:
         raise ValueError(f"formula with an unknown command {unknown[0]}: {latex}")
-    return markup
+    comma = r"<mrow><mo>&#x0002C;</mo></mrow>"
+    markup = re.sub(rf"(<mn>\d+)</mn>{comma}<mn>(?=\d{{3}}</mn>)", r"\1,", markup)  # 819{,}200 is one number
+    markup = re.sub(r"<mo>(min|max)</mo>", r"<mi>\1</mi>", markup)  # functions, not operators with space on both sides
+    return re.sub(r"(<mi>(?:log|ln)</mi>)(?=<m[ni]>)", r'\1<mspace width="0.167em" />', markup)
 
 
 def _visit_inline(translator: HTML5Translator, node: nodes.math) -> None:
