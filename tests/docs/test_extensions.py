@@ -11,6 +11,8 @@ pytest.importorskip("latex2mathml", reason="the extra `docs` builds the site")
 from docs.extensions.chinese import join_lines
 from docs.extensions.formulas import mathml
 
+pytestmark = pytest.mark.slow  # the default tests are run without that extra
+
 
 @pytest.mark.parametrize(
     ("latex", "wanted"),
