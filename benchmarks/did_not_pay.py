@@ -64,12 +64,8 @@ def drawn(*shapes: tuple[int, ...]) -> tuple[Array, ...]:
 
 def named(name: str, geometry: Geometry) -> str:
     """With the convolution, as benchmarks/convolution.py writes it."""
-    (_, size, _, c_in), (kernel, _, _, c_out), stride, groups = (
-        geometry.x.shape,
-        geometry.k.shape,
-        geometry.strides[0],
-        geometry.groups,
-    )
+    (_, size, _, c_in), (kernel, _, _, c_out) = geometry.x.shape, geometry.k.shape
+    stride, groups = geometry.strides[0], geometry.groups
     strided, grouped = f"/{stride}" * (stride > 1), f" g{groups}" * (groups > 1)
     return f"{name}: {size}px {c_in}-{c_out} {kernel}x{kernel}{strided}{grouped}"
 
@@ -79,25 +75,13 @@ def chosen(geometry: Geometry) -> Lowering:
     return lowering._in_training(lowering._choose(geometry), geometry)
 
 
-def forward(name: str, geometry: Geometry, tried: Way) -> Trial:
-    """A way to convolve."""
-    shapes = geometry.x.shape, geometry.k.shape
-    used = partial(chosen(geometry).forward, geometry)
-    return Trial(named(name, geometry), used, partial(tried, geometry), partial(drawn, *shapes))
-
-
-def input_gradient(name: str, geometry: Geometry, tried: Way) -> Trial:
-    """A way to the input gradient."""
-    shapes = (geometry.x.shape[0], *geometry.output_size, geometry.k.shape[3]), geometry.k.shape
-    used = partial(chosen(geometry).input_gradient, geometry)
-    return Trial(named(name, geometry), used, partial(tried, geometry), partial(drawn, *shapes))
-
-
-def kernel_gradient(name: str, geometry: Geometry, tried: Way) -> Trial:
-    """A way to the kernel gradient."""
-    shapes = geometry.x.shape, (geometry.x.shape[0], *geometry.output_size, geometry.k.shape[3])
-    used = partial(chosen(geometry).kernel_gradient, geometry)
-    return Trial(named(name, geometry), used, partial(tried, geometry), partial(drawn, *shapes))
+def convolution(direction: str, name: str, geometry: Geometry, tried: Way) -> Trial:
+    """A way to convolve, or to either gradient: `direction` is a field of `Lowering`."""
+    x, k = geometry.x.shape, geometry.k.shape
+    y = (x[0], *geometry.output_size, k[3])
+    shapes = {"forward": (x, k), "input_gradient": (y, k), "kernel_gradient": (x, y)}[direction]
+    used = getattr(chosen(geometry), direction)
+    return Trial(named(name, geometry), partial(used, geometry), partial(tried, geometry), partial(drawn, *shapes))
 
 
 def training(name: str, model: str, shape: tuple[int, ...], trying: AbstractContextManager[Any]) -> Trial:
@@ -244,6 +228,7 @@ def whole_product(geometry: Geometry, x: Array, y: Array) -> Array:
 
 def trials(batch: int, image_size: int) -> list[Trial]:
     """In the order of docs/speed.md."""
+    forward, input_gradient, kernel_gradient = (partial(convolution, direction) for direction in Lowering._fields)
     of, images = partial(shaped, batch), (batch, image_size, image_size, 3)
     everywhere = patch.object(lowering, "_in_training", lambda way, geometry: way)
     one_block = patch.object(ways, "_number_of_blocks", lambda geometry: 1)
