@@ -209,7 +209,8 @@ are.
 
 Any other network is trained likewise:
 
-    python scripts/train.py --config configs/digits.py --model.name resnet34 --workdir runs/resnet34
+    python scripts/train.py --config configs/digits.py --model.name resnet34 \\
+        --workdir runs/resnet34
 """,
     "results.zh.md": """# 结果
 
@@ -240,7 +241,8 @@ LeNet 与 `alexnet_half` 的参数量取决于图像的大小，因此与各自�
 
 别的网络也可以照此训练：
 
-    python scripts/train.py --config configs/digits.py --model.name resnet34 --workdir runs/resnet34
+    python scripts/train.py --config configs/digits.py --model.name resnet34 \\
+        --workdir runs/resnet34
 """,
 }
 

@@ -51,6 +51,16 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield browser
 
 
+@pytest.fixture(scope="module")
+def server(site: Path) -> Iterator[str]:
+    """Its address. It outlives each page's requests, which otherwise fail when the next page is looked at."""
+    handler = functools.partial(QuietHandler, directory=site)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
 def test_every_page(site: Path, browser: Browser) -> None:
     sources = [path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")]
     assert sources
@@ -98,13 +108,9 @@ def content(file: Path) -> str:
         ("zh/", "组卷积", "guide/resnext.html"),
     ],
 )
-def test_search(site: Path, browser: Browser, folder: str, words: str, found: str) -> None:
-    handler = functools.partial(QuietHandler, directory=site)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        browser.open(f"http://127.0.0.1:{server.server_port}/{folder}search.html?q={quote(words)}")
-        links = browser.evaluate(RESULTS)
-        server.shutdown()
+def test_search(server: str, browser: Browser, folder: str, words: str, found: str) -> None:
+    browser.open(f"{server}/{folder}search.html?q={quote(words)}")
+    links = browser.evaluate(RESULTS)
     assert not browser.problems, browser.problems
     assert any(found in link for link in links), links
 
