@@ -213,6 +213,7 @@ def prepare_flaxcnn(arguments: argparse.Namespace) -> tuple[Steps, dict[str, Any
     batch = {"image": image, "label": label}
     state = jax.jit(lambda x: create_state(model, optimizer, model.init(jax.random.key(0), x, train=False)))(image[:1])
     variables = state.variables
+
     return_freed_memory()
     with conv_lowering("xla" if arguments.worker == "xla" else "auto"):
         began = time.perf_counter()

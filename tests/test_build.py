@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,15 @@ import pytest
 from PIL import Image
 
 from flaxcnn import create_model, save_weights
-from flaxcnn.build import build_learning_rate, build_model, build_optimizer, build_sources, build_teacher
+from flaxcnn.build import (
+    build,
+    build_learning_rate,
+    build_model,
+    build_optimizer,
+    build_sources,
+    build_teacher,
+    initial_state,
+)
 from flaxcnn.config import (
     Config,
     ConfigError,
@@ -27,6 +36,7 @@ from flaxcnn.config import (
 )
 from flaxcnn.data import sources
 from flaxcnn.models import abstract_variables
+from flaxcnn.train import create_state
 from flaxcnn.train.loop import Schedule
 
 STEPS_PER_EPOCH = 5
@@ -64,6 +74,21 @@ def test_gradients_are_clipped_before_the_optimizer_sees_them() -> None:
     updates, _ = optimizer.update(grads, optimizer.init(params), params)
     np.testing.assert_allclose(updates["kernel"], -(0.5 + 0.5), rtol=1e-6)
     np.testing.assert_allclose(updates["bias"], 0.0)
+
+
+def test_the_initial_state_is_of_the_seed_and_can_be_donated() -> None:
+    config = Config(
+        model=ModelConfig("lenet"),
+        data=DataConfig("digits", image_size=32),
+        train=TrainConfig(seed=3, ema_decay=0.9),
+    )
+    experiment = build(config)
+    state = initial_state(config, experiment)
+    variables = experiment.model.init(jax.random.key(3), jnp.zeros((1, 32, 32, config.data.channels)), train=False)
+    expected = create_state(experiment.model, experiment.optimizer, variables, seed=3, average=True)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7), state, expected)
+    leaves = jax.tree.leaves(state)
+    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
 
 
 def test_a_teacher_is_built_as_its_run_was_trained(tmp_path: Path) -> None:

@@ -50,8 +50,7 @@ def create_state(
 ) -> TrainState:
     """The state before the first step.
 
-    It can be traced: jitted together with `model.init` it is one program, which takes less time and memory to compile
-    than every array by itself.
+    It can be traced: jitted together with `model.init`, all arrays come of one program instead of one for each.
 
     Args:
         model: whose variables they are.

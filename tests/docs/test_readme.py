@@ -29,3 +29,15 @@ def test_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert back.keys() == names["state_dict"].keys()
     for key, value in names["state_dict"].items():
         np.testing.assert_array_equal(back[key], value)
+
+
+def test_speed() -> None:
+    """The page's geometric means."""
+    means = re.search(
+        r"^\| geometric mean \| (\S+) \| \S+ \| \S+ \| (\S+) ", (ROOT / "docs" / "speed.md").read_text(), re.MULTILINE
+    )
+    quoted = re.search(
+        r"inference took (\S+) of\s+PyTorch's time over twelve networks and training (\S+),",
+        (ROOT / "README.md").read_text(),
+    )
+    assert means and quoted and quoted.groups() == means.groups()
