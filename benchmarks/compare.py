@@ -9,7 +9,7 @@ within a turn, and less than 1 means that flaxcnn is faster. flaxcnn asks for hu
 with GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in the environment, PyTorch does too. A training step is forward, backward
 and an SGD update with momentum, as `make_train_step` and PyTorch's users write it; PyTorch runs in channels-last
 layout. Compile seconds include the first step. Memory is the most that the process had, in MiB, and in brackets the
-most since its first step, when all had been compiled: as Linux counts it.
+most since its first step, when all had been compiled: as Linux counts it. Behind a ratio of times stand those of both.
 """
 
 from __future__ import annotations
@@ -118,10 +118,17 @@ def ask(worker: subprocess.Popen[str], question: str) -> dict[str, Any]:
     return json.loads(answer)
 
 
-def ratios(row: dict[str, Any], framework: str) -> list[float]:
-    """flaxcnn's time to another's, turn by turn."""
-    pairs = zip(row["flaxcnn"]["milliseconds"], row[framework]["milliseconds"], strict=True)
-    return [ours / theirs for ours, theirs in pairs]
+def over(row: dict[str, Any], framework: str) -> tuple[float, float, float]:
+    """flaxcnn's time over another's, its memory, and its memory since the first step."""
+    ours, theirs = row["flaxcnn"], row[framework]
+    times = [a / b for a, b in zip(ours["milliseconds"], theirs["milliseconds"], strict=True)]
+    peaks = [max(result["peak_mib"], result["steps_mib"]) for result in (ours, theirs)]
+    return statistics.median(times), peaks[0] / peaks[1], ours["steps_mib"] / theirs["steps_mib"]
+
+
+def ratios(time: float, memory: float, steps_memory: float) -> str:
+    """A cell of the table."""
+    return f"{time:.2f}, {memory:.2f} ({steps_memory:.2f})"
 
 
 def line(model: str, row: dict[str, Any], arguments: argparse.Namespace) -> str:
@@ -136,9 +143,7 @@ def line(model: str, row: dict[str, Any], arguments: argparse.Namespace) -> str:
             cell += f", {result['flops'] / milliseconds / 1e9 / arguments.peak_tflops:.0%}"
         cells.append(cell)
     if "flaxcnn" in row:
-        cells += [
-            f"{statistics.median(ratios(row, other)):.2f}" for other in arguments.frameworks if other != "flaxcnn"
-        ]
+        cells += [ratios(*over(row, other)) for other in arguments.frameworks if other != "flaxcnn"]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -150,8 +155,9 @@ def table(rows: dict[str, dict[str, Any]], arguments: argparse.Namespace) -> str
     if "flaxcnn" in arguments.frameworks:
         header += [f"to {other}" for other in others]
         for other in others:
-            medians = [statistics.median(ratios(row, other)) for row in rows.values()]
-            last.append(f"{statistics.geometric_mean(medians):.2f}")
+            last.append(
+                ratios(*map(statistics.geometric_mean, zip(*(over(row, other) for row in rows.values()), strict=True)))
+            )
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     lines += [line(model, row, arguments) for model, row in rows.items()]
     return "\n".join([*lines, "| " + " | ".join(last) + " |"])
