@@ -145,23 +145,32 @@ def _taps_that_see(geometry: Geometry, axis: int, rest: int) -> list[tuple[int, 
 
 
 def _dense_kernel_gradient(geometry: Geometry, x: Array, y: Array) -> Array:
-    """For every row of the kernel, the gradient, transposed, times what the row sees: summed over blocks of rows."""
+    """For every tap, the gradient, transposed, times what the tap sees: summed over blocks of rows.
+
+    Of few channels, for every row of the kernel: narrow products are slow.
+    """
     (n, h, w, c_out), c_in, (kh, kw) = y.shape, x.shape[3], geometry.kernel_size
     padded, rows, dtype = _pad(geometry, x), _block_rows((n, h, w)), _accumulator(x)
+    if rows == 2 < h:  # LLVM unrolls loops over two rows, and for all the taps' takes twice as long
+        rows = 1
+    taps = list(np.ndindex(kh, kw))
+    at_once = kw if c_in <= 64 else 1
 
     def add_products(number: Array | int, totals: list[Array]) -> list[Array]:
         seen = _rows_seen(geometry, padded, number, rows)
         y_block = lax.dynamic_slice_in_dim(y, number * rows, rows, axis=1)
         y_block = lax.optimization_barrier(_pixels(y_block).T)
-        for i in range(kh):
-            windows = jnp.concatenate([_window(geometry, seen, i, j, (rows, w)) for j in range(kw)], axis=3)
-            product = jnp.matmul(y_block, _pixels(windows), preferred_element_type=dtype)
-            totals = [*totals[:i], totals[i] + product, *totals[i + 1 :]]
-        return totals
 
-    zeros = jnp.zeros_like(x, shape=(c_out, kw * c_in), dtype=dtype)
-    k = jnp.stack(_over_blocks(h // rows, add_products, [zeros] * kh))  # (kh, c_out, kw * c_in)
-    return k.reshape(kh, c_out, kw, c_in).transpose(0, 2, 3, 1).astype(x.dtype)
+        def product(first: int) -> Array:
+            windows = [_window(geometry, seen, i, j, (rows, w)) for i, j in taps[first : first + at_once]]
+            return jnp.matmul(y_block, _pixels(jnp.concatenate(windows, axis=3)), preferred_element_type=dtype)
+
+        return [total + product(at_once * index) for index, total in enumerate(totals)]
+
+    zeros = jnp.zeros_like(x, shape=(c_out, at_once * c_in), dtype=dtype)
+    k = jnp.stack(_over_blocks(h // rows, add_products, [zeros] * (kh * kw // at_once)))
+    k = k.reshape(-1, c_out, at_once, c_in).transpose(0, 2, 3, 1)
+    return k.reshape(kh, kw, c_in, c_out).astype(x.dtype)
 
 
 def _rows_seen(geometry: Geometry, padded: Array, number: Array | int, rows: int) -> Array:
@@ -409,20 +418,32 @@ def _stem(geometry: Geometry, x: Array, k: Array) -> Array:
 
 
 def _stem_kernel_gradient(geometry: Geometry, x: Array, y: Array) -> Array:
-    """What every output sees, as the rows of a matrix, transposed, times the gradient: summed over blocks of rows."""
+    """What every output sees, as the rows of a matrix, transposed, times the gradient: summed over blocks of rows.
+
+    A loop fills the matrix, tap by tap: the many taps unrolled would take long to compile.
+    """
     (kh, kw, c_in, c_out), (n, h, w, _) = geometry.k.shape, y.shape
     geometry, x = _with_columns_as_channels(geometry, x)
-    taps = geometry.k.size // c_out
-    padded, rows, dtype = _pad(geometry, x), _block_rows((n, h, w), pixels=600_000 // taps), _accumulator(x)
+    (_, width), (sh, sw), (dh, dw) = geometry.kernel_size, geometry.strides, geometry.dilation
+    taps, channels = kh * width, x.shape[3]
+    rows = _block_rows((n, h, w), pixels=600_000 // (taps * channels))
+    padded, dtype = _pad(geometry, x), _accumulator(x)
 
-    def add_product(number: Array | int, total: Array) -> Array:
-        seen = _rows_seen(geometry, padded, number, rows)
-        windows = [_window(geometry, seen, i, j, (rows, w)) for i, j in np.ndindex(geometry.kernel_size)]
-        matrix, y_block = _pixels(jnp.concatenate(windows, 3)), lax.dynamic_slice_in_dim(y, number * rows, rows, axis=1)
-        return total + jnp.einsum("pt,po->to", matrix, _pixels(y_block), preferred_element_type=dtype)
+    def add_product(number: Array | int, sums: tuple[Array, Array]) -> tuple[Array, Array]:
+        def put_window(tap: Array, matrix: Array) -> Array:
+            corner = (0, number * rows * sh + tap // width * dh, tap % width * dw, 0)
+            window = lax.dynamic_slice(padded, corner, (n, (rows - 1) * sh + 1, (w - 1) * sw + 1, channels))
+            return lax.dynamic_update_slice_in_dim(matrix, window[:, ::sh, ::sw, None], tap, axis=3)
 
-    zeros = jnp.zeros_like(x, shape=(taps, c_out), dtype=dtype)
-    k = _over_blocks(h // rows, add_product, zeros)
+        total, matrix = sums
+        matrix = lax.fori_loop(0, taps, put_window, matrix)
+        y_block = lax.dynamic_slice_in_dim(y, number * rows, rows, axis=1)
+        seen = matrix.reshape(n * rows * w, taps * channels)
+        product = jnp.einsum("pt,po->to", seen, _pixels(y_block), preferred_element_type=dtype)
+        return total + product, matrix  # whose memory the next block takes again
+
+    zeros = jnp.zeros_like(x, shape=(taps * channels, c_out), dtype=dtype)
+    k, _ = _over_blocks(h // rows, add_product, (zeros, jnp.zeros_like(x, shape=(n, rows, w, taps, channels))))
     return k.reshape(kh, -1, c_in, c_out)[:, :kw].astype(x.dtype)
 
 
@@ -493,8 +514,8 @@ def _spread(channels: Array, c_out: int) -> Array:
 XLA = _transposed(_xla)
 POINTWISE = _transposed(_pointwise)._replace(kernel_gradient=_pointwise_kernel_gradient)
 DENSE = XLA._replace(kernel_gradient=_dense_kernel_gradient)
-IM2COL = Lowering(_im2col, _col2im, _dense_kernel_gradient)
-IM2COL_FORWARD = DENSE._replace(forward=_im2col)
+COL2IM = DENSE._replace(input_gradient=_col2im)
+IM2COL = COL2IM._replace(forward=_im2col)
 TAPS = _transposed(_taps)._replace(kernel_gradient=_dense_kernel_gradient)
 WINOGRAD = Lowering(_winograd, _winograd_input_gradient, _dense_kernel_gradient)
 STEM = XLA._replace(forward=_stem, kernel_gradient=_stem_kernel_gradient)

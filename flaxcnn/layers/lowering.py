@@ -8,7 +8,7 @@ convolution, and given derivatives of any order that take the same way.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Literal, get_args
 
@@ -18,10 +18,10 @@ from jax import Array, lax
 
 from flaxcnn.layers.conv_algorithms import (
     BLOCKED,
+    COL2IM,
     DENSE,
     GROUPED,
     IM2COL,
-    IM2COL_FORWARD,
     POINTWISE,
     STEM,
     TAPS,
@@ -39,8 +39,7 @@ Mode = Literal["auto", "xla"]
 _mode = jax.make_user_context("auto")  # part of the key of every jit cache
 
 
-@contextmanager
-def conv_lowering(mode: Mode) -> Iterator[None]:
+def conv_lowering(mode: Mode) -> AbstractContextManager[None]:
     """Choose how the convolutions and pools traced inside a `with` block are lowered.
 
     The mode is read when a function is traced and is part of the key of `jax.jit`'s caches: a function jitted
@@ -58,6 +57,11 @@ def conv_lowering(mode: Mode) -> Iterator[None]:
     """
     if mode not in get_args(Mode):
         raise ValueError(f"mode must be one of {', '.join(map(repr, get_args(Mode)))}, got {mode!r}")
+    return _within(mode)
+
+
+@contextmanager
+def _within(mode: Mode) -> Iterator[None]:
     with _mode(mode):
         yield
 
@@ -134,7 +138,7 @@ def _choose(geometry: Geometry) -> Lowering:
             return POINTWISE
         return WINOGRAD if _suits_winograd(geometry) else _choose_dense(geometry)
     if (kh, kw) == (1, 1) or max(channels, c_out // groups) >= 8:
-        return BLOCKED
+        return BLOCKED  # 28x28, 256, 3x3 in 32 groups: 147 -> 36, 156 -> 38, 12206 -> 56
     return GROUPED  # 56x56, 144, depthwise 3x3: 482 -> 24, 480 -> 23, 1153 -> 37
 
 
@@ -155,9 +159,11 @@ def _choose_dense(geometry: Geometry) -> Lowering:
         return XLA
     if not isinstance(n, int) or n * w > 1600:  # a row of all images leaves the cache
         return DENSE
-    if geometry.strides != (1, 1) or h * w <= 100:  # 40x40, 128, stride 2: 9.6 -> 8.8, 11.6 -> 7.9, 24 -> 7.7
+    if h * w <= 49:  # 7x7, 512: its gradients 59 -> 34, 60 -> 31
         return IM2COL
-    return IM2COL_FORWARD if h * w <= 400 else DENSE
+    if geometry.strides == (1, 1) and h * w <= 100:  # 10x10, 256: its input gradient 20 -> 15, kernel's 36 -> 18
+        return COL2IM
+    return DENSE  # 40x40, 64-192: its kernel gradient 320 -> 66
 
 
 def _suits_winograd(geometry: Geometry) -> bool:

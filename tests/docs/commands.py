@@ -34,6 +34,7 @@ from tests.variants import _FIXED_SIZES
 # What benchmarks are asked to do instead of what the pages measure with them.
 SMALL_BENCHMARKS = {
     "compare": "--models lenet --batch 2 --image-size 32 --rounds 1 --seconds 1",
+    "compile_time": "--models lenet --batch 2 --image-size 32 --rounds 1",
     "convergence": "--models lenet --trainers flaxcnn --seeds 1",
     "convolution": "--batch 1 --repeats 1 --seconds 0 --only depthwise",
     "did_not_pay": "--batch 2 --repeats 1 --image-size 32 --only '(?!Winograd in training|BatchNorm)'",
