@@ -7,8 +7,7 @@ convolution, and given derivatives of any order that take the same way.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Literal, get_args
 
@@ -57,13 +56,7 @@ def conv_lowering(mode: Mode) -> AbstractContextManager[None]:
     """
     if mode not in get_args(Mode):
         raise ValueError(f"mode must be one of {', '.join(map(repr, get_args(Mode)))}, got {mode!r}")
-    return _within(mode)
-
-
-@contextmanager
-def _within(mode: Mode) -> Iterator[None]:
-    with _mode(mode):
-        yield
+    return _mode(mode)
 
 
 def lowering_mode() -> Mode:
