@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
 from flax.traverse_util import flatten_dict
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -48,6 +49,10 @@ KINDS = {
 """What each kind of box or slab is coloured."""
 
 _TEXT = 8
+# Only the fonts that come with Matplotlib: a system's DejaVu may be found first, and numbers its glyphs otherwise.
+font_manager.fontManager.ttflist.clear()
+for _font in sorted(Path(mpl.get_data_path(), "fonts", "ttf").glob("*.ttf")):
+    font_manager.fontManager.addfont(_font)
 
 
 def save(figure: Figure, name: str, folder: Path = IMAGES) -> Path:
