@@ -26,6 +26,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from argument_types import Names, check_names, positive
+
 MODELS = [
     "alexnet",
     "vgg11",
@@ -49,14 +51,19 @@ Steps = Callable[[int], float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=MODELS, help="default: %(default)s")
-    parser.add_argument("--frameworks", nargs="+", choices=FRAMEWORKS, default=["flaxcnn", "torch"])
-    parser.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--image-size", type=int, default=160, help="pixels")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--rounds", type=int, default=9, help="turns of each contestant")
-    parser.add_argument("--seconds", type=float, default=60, help="start no further round of a model after these")
+    some_of = "some of {}; default: %(default)s".format
+    parser.add_argument("--models", nargs="+", action=Names, default=MODELS, help="default: %(default)s")
+    parser.add_argument(
+        "--frameworks", nargs="+", action=Names, default=["flaxcnn", "torch"], help=some_of(", ".join(FRAMEWORKS))
+    )
+    parser.add_argument("--phases", nargs="+", action=Names, default=PHASES, help="default: %(default)s")
+    parser.add_argument("--batch", type=positive, default=16, help="images; default: %(default)s")
+    parser.add_argument("--image-size", type=positive, default=160, help="pixels; default: %(default)s")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="default: %(default)s")
+    parser.add_argument("--rounds", type=positive, default=9, help="turns of each contestant; default: %(default)s")
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="after these, a model has no more turns than 3; default: %(default)s"
+    )
     parser.add_argument("--peak-tflops", type=float, help="of the device: adds the share of it that is used")
     parser.add_argument("--json", type=Path, help="write every time to this file")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -64,7 +71,22 @@ def main() -> None:
     if arguments.worker:
         serve(arguments)
     else:
+        check(parser, arguments)
         compare(arguments)
+
+
+def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Of what would end the program only when the first measurements are done."""
+    from flaxcnn import list_models
+
+    check_names(parser, "--models", arguments.models, list_models())
+    check_names(parser, "--frameworks", arguments.frameworks, FRAMEWORKS)
+    check_names(parser, "--phases", arguments.phases, PHASES)
+    if arguments.json:
+        try:
+            arguments.json.write_text("")
+        except OSError as error:
+            parser.error(f"argument --json: {error}")
 
 
 def compare(arguments: argparse.Namespace) -> None:
@@ -138,7 +160,8 @@ def line(model: str, row: dict[str, Any], arguments: argparse.Namespace) -> str:
         result = row[framework]
         milliseconds = statistics.median(result["milliseconds"])
         steps, seconds = result["steps_mib"], result["compile_seconds"]
-        cell = f"{milliseconds:.0f} ms, {seconds:.0f} s, {max(result['peak_mib'], steps):.0f} ({steps:.0f}) MiB"
+        step = f"{milliseconds:.{0 if milliseconds >= 100 else 1}f}"
+        cell = f"{step} ms, {seconds:.0f} s, {max(result['peak_mib'], steps):.0f} ({steps:.0f}) MiB"
         if arguments.peak_tflops and "flops" in result:
             cell += f", {result['flops'] / milliseconds / 1e9 / arguments.peak_tflops:.0%}"
         cells.append(cell)
@@ -150,10 +173,10 @@ def line(model: str, row: dict[str, Any], arguments: argparse.Namespace) -> str:
 def table(rows: dict[str, dict[str, Any]], arguments: argparse.Namespace) -> str:
     """A row a model, and the geometric means of the ratios."""
     others = [framework for framework in arguments.frameworks if framework != "flaxcnn"]
-    header = ["model", *arguments.frameworks]
+    header = ["model", *(f"{framework}: a step, compilation, memory" for framework in arguments.frameworks)]
     last = ["geometric mean"] + [""] * len(arguments.frameworks)
     if "flaxcnn" in arguments.frameworks:
-        header += [f"to {other}" for other in others]
+        header += [f"to {other}: time, memory" for other in others]
         for other in others:
             last.append(
                 ratios(*map(statistics.geometric_mean, zip(*(over(row, other) for row in rows.values()), strict=True)))

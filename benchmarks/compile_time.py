@@ -16,20 +16,23 @@ import subprocess
 import sys
 import time
 
+from argument_types import Names, check_names, positive
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["resnet50"], help="default: %(default)s")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--image-size", type=int, default=160, help="pixels")
-    parser.add_argument("--rounds", type=int, default=5, help="turns")
+    parser.add_argument("--models", nargs="+", action=Names, default=["resnet50"], help="default: %(default)s")
+    parser.add_argument("--batch", type=positive, default=16, help="images; default: %(default)s")
+    parser.add_argument("--image-size", type=positive, default=160, help="pixels; default: %(default)s")
+    parser.add_argument("--rounds", type=positive, default=5, help="turns; default: %(default)s")
     parser.add_argument("--worker", choices=["auto", "xla"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         print(seconds_to_compile(arguments))
         return
-    if arguments.rounds < 1:
-        parser.error(f"--rounds must be 1 or more, got {arguments.rounds}")
+    from flaxcnn import list_models
+
+    check_names(parser, "--models", arguments.models, list_models())
     lines = ["| model | flaxcnn, s | by XLA's own, s | ratio |", "|---|--:|--:|--:|"]
     for model in arguments.models:
         turns = [turn(model, number) for number in range(arguments.rounds)]

@@ -23,6 +23,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from argument_types import positive
 
 from flaxcnn.layers.lowering import conv, conv_lowering
 
@@ -216,11 +217,17 @@ class Machine:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=10, help="start no further turn of a row after this")
+    parser.add_argument("--batch", type=positive, default=16, help="images; default: %(default)s")
+    parser.add_argument("--repeats", type=positive, default=5, help="turns; default: %(default)s")
+    parser.add_argument(
+        "--seconds", type=float, default=10, help="start no further turn of a row after this; default: %(default)s"
+    )
     parser.add_argument("--only", default="", help="rows whose name starts with this")
     arguments = parser.parse_args()
+    shapes = [shape for shape in SHAPES if shape.name.startswith(arguments.only)]
+    if not shapes:
+        names = ", ".join(dict.fromkeys(shape.name for shape in SHAPES))
+        parser.error(f"argument --only: no row's name starts with {arguments.only!r}; there are {names}")
 
     with_torch = importlib.util.find_spec("torch") is not None
     contestants = ["xla", "auto", *(["torch"] if with_torch else [])]
@@ -229,9 +236,7 @@ def main() -> None:
     rates = ", ".join(f"{machine.bytes_per_second(size * MIB) / 1e9:.0f} GB/s over {size} MiB" for size in (8, 64, 512))
     print(f"matrix product {machine.operations_per_second / 1e9:.0f} GFLOP/s, in place {rates}\n")
     print(f"{'':44}{'':16}" + "".join(f"{title:>12}" for title in [*contestants, *ratios, "limit"]))
-    for shape in SHAPES:
-        if not shape.name.startswith(arguments.only):
-            continue
+    for shape in shapes:
         runs = {
             "xla": jax_runs(shape, arguments.batch, "xla"),
             "auto": jax_runs(shape, arguments.batch, "auto"),

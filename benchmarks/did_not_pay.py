@@ -11,7 +11,6 @@ two results, relative to the largest number in them. All is in float32; the imag
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from argument_types import pattern, positive
 from jax import Array, lax
 from jax.core import ShapedArray
 
@@ -263,17 +263,23 @@ def trials(batch: int, image_size: int) -> list[Trial]:
 def main() -> None:
     """Print a line a trial."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--image-size", type=int, default=160, help="pixels")
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--only", default="", help="trials whose name this regular expression matches")
+    parser.add_argument("--batch", type=positive, default=16, help="images; default: %(default)s")
+    parser.add_argument(
+        "--image-size", type=positive, default=160, help="of whole networks, in pixels; default: %(default)s"
+    )
+    parser.add_argument("--repeats", type=positive, default=9, help="turns; default: %(default)s")
+    parser.add_argument(
+        "--only", type=pattern, default="", help="trials whose name begins as this regular expression says"
+    )
     arguments = parser.parse_args()
+    chosen = [trial for trial in trials(arguments.batch, arguments.image_size) if arguments.only.match(trial.name)]
+    if not chosen:
+        parser.error(f"argument --only: {arguments.only.pattern!r} matches the beginning of no trial's name")
     start_again_with_huge_pages()  # as `train` does
     compiled(jnp.sin, (1.0,))  # or the first trial's would count what XLA does once
     print(f"{'':52}{'used':>10}{'tried':>10}{'ratio':>8}{'compiled':>10}{'error':>9}")
-    for trial in trials(arguments.batch, arguments.image_size):
-        if re.match(arguments.only, trial.name):
-            print(f"{trial.name:52}{measured(trial, arguments.repeats)}", flush=True)
+    for trial in chosen:
+        print(f"{trial.name:52}{measured(trial, arguments.repeats)}", flush=True)
 
 
 def measured(trial: Trial, repeats: int) -> str:

@@ -18,12 +18,16 @@ IntPair = int | Sequence[int]
 Padding = int | Sequence[int | tuple[int, int]] | Literal["SAME", "VALID"]
 
 
-def as_pair(value: IntPair) -> tuple[int, int]:
-    """An int for both axes, or one for each of (height, width)."""
-    if isinstance(value, int):
-        return value, value
-    height, width = value
-    return height, width
+def as_pair(value: IntPair, field: str, least: int = 1) -> tuple[int, int]:
+    """An int for both axes, or one for each of (height, width).
+
+    Raises:
+        ValueError: for anything else, or less than `least`; it names the field.
+    """
+    pair = (value, value) if isinstance(value, int) else value
+    if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(n, int) and n >= least for n in pair):
+        raise ValueError(f"{field} must be a whole number, {least} or more, or two for (height, width), not {value!r}")
+    return pair[0], pair[1]
 
 
 class Conv(nn.Module):
@@ -31,7 +35,9 @@ class Conv(nn.Module):
 
     Field names are those of `flax.linen.Conv`, and so are the parameters' shapes: `kernel`
     (kh, kw, c_in / groups, c_out) and `bias` (c_out,). The defaults are PyTorch's: no padding, a bias,
-    and PyTorch's initialisation.
+    and PyTorch's initialisation. Of `flax.linen.Conv`'s fields, `input_dilation`, `mask`, `precision` and the
+    functions to put in the place of others (`promote_dtype`, `conv_general_dilated`) are missing; so are its
+    circular and causal padding.
 
     Attributes:
         features: output channels.
@@ -68,21 +74,25 @@ class Conv(nn.Module):
             (n, h', w', features), h' = floor((h + 2 padding - dilation (kh - 1) - 1) / stride) + 1.
 
         Raises:
-            ValueError: when the groups do not divide the channels, or the padded input is smaller
-                than the kernel.
+            ValueError: when `x` has other dimensions, a field is out of range, the groups do not divide the
+                channels, or the padded input is smaller than the kernel.
         """
+        if x.ndim != 4:
+            raise ValueError(f"Conv takes images of shape (n, h, w, c), not {x.shape}; one image is x[None]")
+        if self.features < 1:
+            raise ValueError(f"features must be 1 or more, not {self.features}")
         groups = self.feature_group_count
-        if x.shape[-1] % groups or self.features % groups:
+        if groups < 1 or x.shape[-1] % groups or self.features % groups:
             raise ValueError(
                 f"groups={groups} must divide both {x.shape[-1]} input channels and {self.features} features"
             )
-        kernel_size = as_pair(self.kernel_size)
+        kernel_size = as_pair(self.kernel_size, "kernel_size")
+        strides, dilation = as_pair(self.strides, "strides"), as_pair(self.kernel_dilation, "kernel_dilation")
         shape = (*kernel_size, x.shape[-1] // groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         bias_init = self.bias_init or torch_bias(fan_in=kernel_size[0] * kernel_size[1] * shape[2])
         bias = self.param("bias", bias_init, (self.features,), self.param_dtype) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        strides, dilation = as_pair(self.strides), as_pair(self.kernel_dilation)
         padding = _explicit_padding(self.padding, x.shape[1:3], kernel_size, strides, dilation)
         y = conv(x, kernel, strides=strides, padding=padding, dilation=dilation, groups=groups)
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
@@ -96,8 +106,12 @@ def _explicit_padding(
     dilation: tuple[int, int],
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     extents = [d * (k - 1) + 1 for k, d in zip(kernel_size, dilation, strict=True)]
-    if isinstance(padding, str):
+    if isinstance(padding, str) and padding in ("SAME", "VALID"):
         pairs = lax.padtype_to_pads(size, extents, strides, padding)
+    elif isinstance(padding, str) or (not isinstance(padding, int) and len(padding) != 2):
+        raise ValueError(
+            f"padding must be pixels, an int or a (low, high) pair for each axis, 'SAME' or 'VALID', not {padding!r}"
+        )
     else:
         axes = (padding, padding) if isinstance(padding, int) else padding
         pairs = [(p, p) if isinstance(p, int) else p for p in axes]

@@ -98,13 +98,12 @@ def _pointwise(geometry: Geometry, x: Array, k: Array) -> Array:
 
 def _im2col(geometry: Geometry, x: Array, k: Array) -> Array:
     """What every output sees, as the rows of a matrix, times the kernel: for blocks of rows that stay in the cache."""
-    (kh, kw), (n, h, w, c_out) = geometry.kernel_size, (x.shape[0], *geometry.output_size, k.shape[3])
-    padded, rows, k = _pad(geometry, x), _block_rows((n, h, w)), k.reshape(-1, c_out)
+    (kh, kw, c_in, c_out), (n, h, w) = k.shape, (x.shape[0], *geometry.output_size)
+    padded, rows = _pad(geometry, x), _block_rows((n, h, w))
 
     def block(number: Array | int) -> Array:
-        seen = _rows_seen(geometry, padded, number, rows)
-        windows = [_window(geometry, seen, i, j, (rows, w)) for i, j in np.ndindex(kh, kw)]
-        return jnp.einsum("nhwi,io->nhwo", jnp.concatenate(windows, axis=3), k)
+        seen = _fill(geometry, padded, number, jnp.zeros_like(x, shape=(n, rows, w, kh * kw, c_in)))
+        return jnp.einsum("nhwti,tio->nhwo", seen, k.reshape(-1, c_in, c_out))
 
     def put_block(number: Array, y: Array) -> Array:
         return lax.dynamic_update_slice_in_dim(y, block(number), number * rows, axis=1)
@@ -149,28 +148,54 @@ def _dense_kernel_gradient(geometry: Geometry, x: Array, y: Array) -> Array:
 
     Of few channels, for every row of the kernel: narrow products are slow.
     """
+    return (_gradient_by_kernel_row if x.shape[3] <= 64 else _gradient_by_tap)(geometry, x, y)
+
+
+def _gradient_by_kernel_row(geometry: Geometry, x: Array, y: Array) -> Array:
     (n, h, w, c_out), c_in, (kh, kw) = y.shape, x.shape[3], geometry.kernel_size
     padded, rows, dtype = _pad(geometry, x), _block_rows((n, h, w)), _accumulator(x)
     if rows == 2 < h:  # LLVM unrolls loops over two rows, and for all the taps' takes twice as long
         rows = 1
-    taps = list(np.ndindex(kh, kw))
-    at_once = kw if c_in <= 64 else 1
 
     def add_products(number: Array | int, totals: list[Array]) -> list[Array]:
-        seen = _rows_seen(geometry, padded, number, rows)
-        y_block = lax.dynamic_slice_in_dim(y, number * rows, rows, axis=1)
-        y_block = lax.optimization_barrier(_pixels(y_block).T)
+        seen, y_block = _rows_seen(geometry, padded, number, rows), _transposed_block(y, number, rows)
 
-        def product(first: int) -> Array:
-            windows = [_window(geometry, seen, i, j, (rows, w)) for i, j in taps[first : first + at_once]]
+        def product(i: int) -> Array:
+            windows = [_window(geometry, seen, i, j, (rows, w)) for j in range(kw)]
             return jnp.matmul(y_block, _pixels(jnp.concatenate(windows, axis=3)), preferred_element_type=dtype)
 
-        return [total + product(at_once * index) for index, total in enumerate(totals)]
+        return [total + product(i) for i, total in enumerate(totals)]
 
-    zeros = jnp.zeros_like(x, shape=(c_out, at_once * c_in), dtype=dtype)
-    k = jnp.stack(_over_blocks(h // rows, add_products, [zeros] * (kh * kw // at_once)))
-    k = k.reshape(-1, c_out, at_once, c_in).transpose(0, 2, 3, 1)
-    return k.reshape(kh, kw, c_in, c_out).astype(x.dtype)
+    zeros = jnp.zeros_like(x, shape=(c_out, kw * c_in), dtype=dtype)
+    k = jnp.stack(_over_blocks(h // rows, add_products, [zeros] * kh))
+    return k.reshape(kh, c_out, kw, c_in).transpose(0, 2, 3, 1).astype(x.dtype)
+
+
+def _gradient_by_tap(geometry: Geometry, x: Array, y: Array) -> Array:
+    """In a loop over the taps: as fast as unrolled, and a network compiles sooner."""
+    (n, h, w, c_out), c_in, (kh, kw) = y.shape, x.shape[3], geometry.kernel_size
+    padded, rows, dtype = _pad(geometry, x), _block_rows((n, h, w)), _accumulator(x)
+
+    def add_products(number: Array | int, totals: Array) -> Array:
+        y_block = _transposed_block(y, number, rows)
+
+        def add_product(tap: Array, totals: Array) -> Array:
+            seen = _pixels(_window_in_a_loop(geometry, padded, tap, number, rows))
+            product = jnp.matmul(y_block, seen, preferred_element_type=dtype)
+            if rows < h:
+                product += lax.dynamic_index_in_dim(totals, tap, keepdims=False)
+            return lax.dynamic_update_index_in_dim(totals, product, tap, axis=0)
+
+        return lax.fori_loop(0, kh * kw, add_product, totals)
+
+    k = _over_blocks(h // rows, add_products, jnp.zeros_like(x, shape=(kh * kw, c_out, c_in), dtype=dtype))
+    return k.reshape(kh, kw, c_out, c_in).swapaxes(2, 3).astype(x.dtype)
+
+
+def _transposed_block(y: Array, number: Array | int, rows: int) -> Array:
+    """The pixels of a block of rows. (c, n * rows * w)"""
+    block = lax.dynamic_slice_in_dim(y, number * rows, rows, axis=1)
+    return lax.optimization_barrier(_pixels(block).T)
 
 
 def _rows_seen(geometry: Geometry, padded: Array, number: Array | int, rows: int) -> Array:
@@ -418,25 +443,16 @@ def _stem(geometry: Geometry, x: Array, k: Array) -> Array:
 
 
 def _stem_kernel_gradient(geometry: Geometry, x: Array, y: Array) -> Array:
-    """What every output sees, as the rows of a matrix, transposed, times the gradient: summed over blocks of rows.
-
-    A loop fills the matrix, tap by tap: the many taps unrolled would take long to compile.
-    """
+    """What every output sees, as the rows of a matrix, transposed, times the gradient: summed over blocks of rows."""
     (kh, kw, c_in, c_out), (n, h, w, _) = geometry.k.shape, y.shape
     geometry, x = _with_columns_as_channels(geometry, x)
-    (_, width), (sh, sw), (dh, dw) = geometry.kernel_size, geometry.strides, geometry.dilation
-    taps, channels = kh * width, x.shape[3]
+    taps, channels = kh * geometry.kernel_size[1], x.shape[3]
     rows = _block_rows((n, h, w), pixels=600_000 // (taps * channels))
     padded, dtype = _pad(geometry, x), _accumulator(x)
 
     def add_product(number: Array | int, sums: tuple[Array, Array]) -> tuple[Array, Array]:
-        def put_window(tap: Array, matrix: Array) -> Array:
-            corner = (0, number * rows * sh + tap // width * dh, tap % width * dw, 0)
-            window = lax.dynamic_slice(padded, corner, (n, (rows - 1) * sh + 1, (w - 1) * sw + 1, channels))
-            return lax.dynamic_update_slice_in_dim(matrix, window[:, ::sh, ::sw, None], tap, axis=3)
-
         total, matrix = sums
-        matrix = lax.fori_loop(0, taps, put_window, matrix)
+        matrix = _fill(geometry, padded, number, matrix)
         y_block = lax.dynamic_slice_in_dim(y, number * rows, rows, axis=1)
         seen = matrix.reshape(n * rows * w, taps * channels)
         product = jnp.einsum("pt,po->to", seen, _pixels(y_block), preferred_element_type=dtype)
@@ -492,6 +508,28 @@ def _window(geometry: Geometry, x: Array, i: int, j: int, output_size: Pair | No
     """What tap (i, j) sees of the padded input. (n, h', w', c)"""
     (h, w), (sh, sw), (dh, dw) = output_size or geometry.output_size, geometry.strides, geometry.dilation
     return x[:, i * dh : i * dh + (h - 1) * sh + 1 : sh, j * dw : j * dw + (w - 1) * sw + 1 : sw]
+
+
+def _window_in_a_loop(geometry: Geometry, padded: Array, tap: Array, number: Array | int, rows: int) -> Array:
+    """What a tap that a loop counts sees of the padded input, at a block of rows of the output. (n, rows, w', c)"""
+    (n, _, _, channels), (_, w) = padded.shape, geometry.output_size
+    (_, kw), (sh, sw), (dh, dw) = geometry.kernel_size, geometry.strides, geometry.dilation
+    corner = (0, number * rows * sh + lax.div(tap, kw) * dh, lax.rem(tap, kw) * dw, 0)
+    seen = lax.dynamic_slice(padded, corner, (n, (rows - 1) * sh + 1, (w - 1) * sw + 1, channels))
+    return seen[:, ::sh, ::sw]
+
+
+def _fill(geometry: Geometry, padded: Array, number: Array | int, matrix: Array) -> Array:
+    """The matrix (n, rows, w', taps, c), with what every output of a block of rows sees.
+
+    By a loop over the taps: unrolled, they take long to compile.
+    """
+
+    def put_window(tap: Array, matrix: Array) -> Array:
+        window = _window_in_a_loop(geometry, padded, tap, number, matrix.shape[1])
+        return lax.dynamic_update_slice_in_dim(matrix, window[:, :, :, None], tap, axis=3)
+
+    return lax.fori_loop(0, matrix.shape[3], put_window, matrix)
 
 
 def _pixels(x: Array) -> Array:

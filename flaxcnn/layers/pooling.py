@@ -72,11 +72,17 @@ def avg_pool(
     """
     windows = _Windows(*_windows(x, window, strides, padding, ceil_mode))
     total = _sums(windows, x)
-    margins = as_pair(padding) if count_include_pad else (0, 0)
+    margins = as_pair(padding, "padding", least=0) if count_include_pad else (0, 0)
     rows, columns = (
         _counts(n, k, s, p, margin, out)
         for n, k, s, p, margin, out in zip(
-            x.shape[1:3], windows.size, windows.strides, as_pair(padding), margins, total.shape[1:3], strict=True
+            x.shape[1:3],
+            windows.size,
+            windows.strides,
+            as_pair(padding, "padding", least=0),
+            margins,
+            total.shape[1:3],
+            strict=True,
         )
     )
     return total / jnp.asarray(np.outer(rows, columns)[None, :, :, None], x.dtype)
@@ -94,7 +100,7 @@ def adaptive_avg_pool(x: Array, size: IntPair) -> Array:
     Returns:
         (n, h', w', c).
     """
-    height, width = as_pair(size)
+    height, width = as_pair(size, "size")
     if x.shape[1:3] == (height, width):
         return x
     rows = jnp.asarray(_averaging_matrix(x.shape[1], height), x.dtype)
@@ -241,10 +247,10 @@ def _windows(
     x: Array, window: IntPair, strides: IntPair | None, padding: IntPair, ceil_mode: bool
 ) -> tuple[tuple[int, int], tuple[int, int], tuple[tuple[int, int], tuple[int, int]]]:
     """Window, strides and the (low, high) padding of both axes that makes XLA visit torch's windows."""
-    kernel = as_pair(window)
-    steps = kernel if strides is None else as_pair(strides)
+    kernel = as_pair(window, "window")
+    steps = kernel if strides is None else as_pair(strides, "strides")
     pads = []
-    for n, k, s, p in zip(x.shape[1:3], kernel, steps, as_pair(padding), strict=True):
+    for n, k, s, p in zip(x.shape[1:3], kernel, steps, as_pair(padding, "padding", least=0), strict=True):
         if 2 * p > k:
             raise ValueError(f"padding {p} must be at most half the pooling window {k}")
         out = _output_size(n, k, s, p, ceil_mode)

@@ -76,6 +76,21 @@ def test_conv_errors() -> None:
         Conv(8, 3, feature_group_count=3).init(jax.random.key(0), images)
     with pytest.raises(ValueError, match="an input of 4x5 pixels is too small for a 5x5 kernel"):
         Conv(8, 5).init(jax.random.key(0), images)
+    for field, (value, message) in {
+        "kernel_size": ((3,), r"kernel_size must be a whole number, 1 or more, or two for .*, not \(3,\)"),
+        "strides": (None, "strides must be a whole number, 1 or more, .*, not None"),
+        "kernel_dilation": (0, "kernel_dilation must be a whole number, 1 or more, .*, not 0"),
+        "padding": ("CIRCULAR", "padding must be pixels, .* 'SAME' or 'VALID', not 'CIRCULAR'"),
+        "features": (0, "features must be 1 or more, not 0"),
+        "feature_group_count": (0, "groups=0 must divide"),
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            Conv(**{"features": 8, "kernel_size": 3, field: value}).init(jax.random.key(0), images)
+    with pytest.raises(ValueError, match=r"padding must be pixels, .*, not \(1, 1, 1\)"):
+        Conv(8, 3, padding=(1, 1, 1)).init(jax.random.key(0), images)
+    for wrong in (images[0], images[None]):
+        with pytest.raises(ValueError, match=r"Conv takes images of shape \(n, h, w, c\), not \(.*; one image is x"):
+            Conv(8, 3).init(jax.random.key(0), wrong)
     assert Conv(8, 5, padding=1).init_with_output(jax.random.key(0), images)[0].shape == (1, 2, 3, 8)
 
 
