@@ -45,6 +45,8 @@ MODELS = [
 FRAMEWORKS = ("flaxcnn", "xla", "torch", "torch-compile")
 PHASES = ("inference", "training")
 
+Results = dict[str, dict[str, dict[str, Any]]]
+"""What was measured, by phase, model and framework."""
 Steps = Callable[[int], float]
 """Seconds of so many steps."""
 
@@ -91,16 +93,27 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Non
 
 def compare(arguments: argparse.Namespace) -> None:
     """Measure model by model, and print a Markdown table a phase."""
-    results: dict[str, dict[str, dict[str, Any]]] = {phase: {} for phase in arguments.phases}
+    results: Results = {phase: {} for phase in arguments.phases}
     for model in arguments.models:
         for phase in arguments.phases:
             row = results[phase][model] = measure(model, phase, arguments)
             print(phase, line(model, row, arguments), file=sys.stderr, flush=True)
             if arguments.json:
-                arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+                write(arguments.json, results)
     for phase, rows in results.items():
         print(f"\n{phase}, batch {arguments.batch}, {arguments.image_size} px, {arguments.dtype}\n")
         print(table(rows, arguments))
+
+
+def write(path: Path, results: Results) -> None:
+    """Keep what was measured, a model a line."""
+    phases = [
+        f"{json.dumps(phase)}: {{\n"
+        + ",\n".join(f"{json.dumps(model)}: {json.dumps(rows[model])}" for model in rows)
+        + "\n}"
+        for phase, rows in results.items()
+    ]
+    path.write_text("{\n" + ",\n".join(phases) + "\n}\n")
 
 
 def measure(model: str, phase: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -213,13 +226,13 @@ def serve(arguments: argparse.Namespace) -> None:
             assert run
             if not slow:
                 run(1)  # while the caches fill with its own data, and the threads of others stop to spin
-            answer = {"milliseconds": 1000 * run(1), "peak_mib": peak_mib()}
+            answer = {"milliseconds": round(1000 * run(1), 2), "peak_mib": peak_mib()}
         print(json.dumps(answer), file=answers, flush=True)
 
 
 def peak_mib() -> float:
     """The most memory that this process had since the count began."""
-    return int(re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) / 1024
+    return round(int(re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) / 1024, 1)
 
 
 def prepare_flaxcnn(arguments: argparse.Namespace) -> tuple[Steps, dict[str, Any]]:
@@ -266,7 +279,7 @@ def prepare_flaxcnn(arguments: argparse.Namespace) -> tuple[Steps, dict[str, Any
     run(1)
     seconds = time.perf_counter() - began
     flops = 2 * cost(model, image_size=size).macs * arguments.batch * (3 if training else 1)
-    return run, {"compile_seconds": seconds, "flops": flops}
+    return run, {"compile_seconds": round(seconds, 2), "flops": flops}
 
 
 def prepare_torch(arguments: argparse.Namespace) -> tuple[Steps, dict[str, Any]]:
@@ -312,7 +325,7 @@ def prepare_torch(arguments: argparse.Namespace) -> tuple[Steps, dict[str, Any]]
             torch.cuda.synchronize()
         return time.perf_counter() - began
 
-    return run, {"compile_seconds": run(1)}
+    return run, {"compile_seconds": round(run(1), 2)}
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from flaxcnn.layers.conv import Conv
@@ -127,8 +128,8 @@ def channel_shuffle(x: Array, groups: int) -> Array:
 
     Reference: Zhang et al., ShuffleNet, arXiv 1707.01083.
     """
-    n, h, w, c = x.shape
-    return x.reshape(n, h, w, groups, c // groups).swapaxes(3, 4).reshape(n, h, w, c)
+    # As a transposition of (g, c/g), XLA's CPU backend would read x out of order.
+    return jnp.stack(jnp.split(x, groups, axis=-1), axis=-1).reshape(x.shape)
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:

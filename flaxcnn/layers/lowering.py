@@ -152,9 +152,9 @@ def _choose_dense(geometry: Geometry) -> Lowering:
         return XLA
     if not isinstance(n, int) or n * w > 1600:  # a row of all images leaves the cache
         return DENSE
-    if h * w <= 49:  # 7x7, 512: its gradients 59 -> 34, 60 -> 31
+    if h * w <= 49:  # 7x7, 512: its gradients 45 -> 25, 56 -> 29
         return IM2COL
-    if geometry.strides == (1, 1) and h * w <= 100:  # 10x10, 256: its input gradient 20 -> 15, kernel's 36 -> 18
+    if geometry.strides == (1, 1) and h * w <= 100:  # 10x10, 256: its input gradient 24 -> 18, kernel's 31 -> 14
         return COL2IM
     return DENSE  # 40x40, 64-192: its kernel gradient 320 -> 66
 

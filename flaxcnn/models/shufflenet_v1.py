@@ -72,7 +72,7 @@ class Unit(nn.Module):
         widened = self.features if self.strides == 1 else self.features - x.shape[-1]
 
         y = self.conv(narrow, 1, feature_group_count=self.first_groups, name="compress_conv1")(x)
-        y = nn.relu(self.norm(name="compress_bn1")(y))
+        y = once(nn.relu(self.norm(name="compress_bn1")(y)))  # or every tap below would compute it, shuffled
         y = channel_shuffle(y, self.groups)
         y = self.conv(narrow, 3, strides=self.strides, padding=1, feature_group_count=narrow, name="dw_conv2")(y)
         y = self.norm(name="dw_bn2")(y)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +43,17 @@ def test_speed() -> None:
         (ROOT / "README.md").read_text(),
     )
     assert means and quoted and quoted.groups() == means.groups()
+
+
+@pytest.mark.parametrize("page", ["speed.md", "speed.zh.md"])
+def test_speed_tables(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are what the program writes from the measurements."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    speed_tables = import_module("speed_tables")
+    results, text = json.loads((ROOT / "docs" / "speed.json").read_text()), (ROOT / "docs" / page).read_text()
+    assert text == speed_tables.with_tables(text, results, speed_tables.MEANS[page])
+    results["training"]["resnet18"]["flaxcnn"]["milliseconds"] = [1.0] * 9
+    results["training"]["resnet18"]["torch"]["milliseconds"] = [4.0] * 9
+    results["training"]["resnet18"]["torch-compile"]["milliseconds"] = [5.0] * 9
+    results["training"]["resnet18"]["xla"]["milliseconds"] = [8.0] * 9
+    assert " | 0.25 | 0.20 | 0.12 |" in speed_tables.with_tables(text, results, speed_tables.MEANS[page])
