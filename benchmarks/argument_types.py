@@ -18,7 +18,10 @@ class Names(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        setattr(namespace, self.dest, [name for value in values or () for name in value.split(",") if name])
+        names = [name for value in values or () for name in value.split(",") if name]
+        if not names:
+            raise argparse.ArgumentError(self, "expected a name")
+        setattr(namespace, self.dest, names)
 
 
 def positive(text: str) -> int:

@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,13 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="default: %(default)s")
     parser.add_argument("--rounds", type=positive, default=9, help="turns of each contestant; default: %(default)s")
     parser.add_argument(
-        "--seconds", type=float, default=60, help="after these, a model has no more turns than 3; default: %(default)s"
+        "--seconds",
+        type=float,
+        default=60,
+        help="start no turn of a model after these, but three; default: %(default)s",
     )
     parser.add_argument("--peak-tflops", type=float, help="of the device: adds the share of it that is used")
-    parser.add_argument("--json", type=Path, help="write every time to this file")
+    parser.add_argument("--json", type=Path, help="write every time to this file; it keeps other models'")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
@@ -81,14 +85,18 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Non
     """Of what would end the program only when the first measurements are done."""
     from flaxcnn import list_models
 
+    if find_spec("torch") is None and any("torch" in framework for framework in arguments.frameworks):
+        parser.error("argument --frameworks: PyTorch is not installed: pip install 'flaxcnn[test]'")
+
     check_names(parser, "--models", arguments.models, list_models())
     check_names(parser, "--frameworks", arguments.frameworks, FRAMEWORKS)
     check_names(parser, "--phases", arguments.phases, PHASES)
     if arguments.json:
         try:
-            arguments.json.write_text("")
-        except OSError as error:
-            parser.error(f"argument --json: {error}")
+            arguments.json.open("a").close()
+            read(arguments.json)
+        except (OSError, ValueError) as error:
+            parser.error(f"argument --json: a file of measurements, or a new one, is wanted: {error}")
 
 
 def compare(arguments: argparse.Namespace) -> None:
@@ -105,8 +113,15 @@ def compare(arguments: argparse.Namespace) -> None:
         print(table(rows, arguments))
 
 
+def read(path: Path) -> Results:
+    """What was kept."""
+    return json.loads(path.read_text() or "{}")
+
+
 def write(path: Path, results: Results) -> None:
-    """Keep what was measured, a model a line."""
+    """Keep what was measured, a model a line, and what the file has of others."""
+    kept = read(path)
+    results = {phase: kept.get(phase, {}) | results.get(phase, {}) for phase in kept | results}
     phases = [
         f"{json.dumps(phase)}: {{\n"
         + ",\n".join(f"{json.dumps(model)}: {json.dumps(rows[model])}" for model in rows)
@@ -253,16 +268,19 @@ def prepare_flaxcnn(arguments: argparse.Namespace) -> tuple[Steps, dict[str, Any
     image = jax.random.normal(jax.random.key(0), (arguments.batch, size, size, 3))
     label = jax.random.randint(jax.random.key(1), (arguments.batch,), 0, 1000)
     batch = {"image": image, "label": label}
-    state = jax.jit(lambda x: create_state(model, optimizer, model.init(jax.random.key(0), x, train=False)))(image[:1])
-    variables = state.variables
 
+    def initial(x: Any) -> Any:
+        variables = model.init(jax.random.key(0), x, train=False)
+        return create_state(model, optimizer, variables) if training else variables
+
+    state = jax.jit(initial)(image[:1])
     return_freed_memory()
     with conv_lowering("xla" if arguments.worker == "xla" else "auto"):
         began = time.perf_counter()
         if training:
             step = jax.jit(make_train_step(model, optimizer), donate_argnums=0).lower(state, batch).compile()
         else:
-            step = jax.jit(lambda v, x: model.apply(v, x, train=False)).lower(variables, image).compile()
+            step = jax.jit(lambda v, x: model.apply(v, x, train=False)).lower(state, image).compile()
 
     def run(steps: int) -> float:
         nonlocal state
@@ -272,7 +290,7 @@ def prepare_flaxcnn(arguments: argparse.Namespace) -> tuple[Steps, dict[str, Any
                 state, _ = step(state, batch)
                 jax.block_until_ready(state)
             else:
-                jax.block_until_ready(step(variables, image))
+                jax.block_until_ready(step(state, image))
         return time.perf_counter() - began
 
     return_freed_memory()

@@ -1,7 +1,10 @@
 """Write the two tables of whole networks of docs/speed.md, in both languages, from what compare.py has measured.
 
-python benchmarks/compare.py --frameworks flaxcnn torch torch-compile xla --json docs/speed.json
-python benchmarks/speed_tables.py
+    python benchmarks/compare.py --frameworks flaxcnn torch torch-compile xla --rounds 5 --seconds 10 \\
+        --json docs/speed.json
+    python benchmarks/speed_tables.py
+
+It reads docs/speed.json and the pages as they are in docs/, and changes nothing but the tables' rows.
 """
 
 from __future__ import annotations
@@ -23,8 +26,10 @@ OTHERS = ("torch", "torch-compile", "xla")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=DOCS, help="folder of the pages")
+    parser.add_argument("--out", type=Path, default=DOCS, help="folder to write the pages into; default: docs/")
     options = parser.parse_args()
+    if not options.out.is_dir():
+        parser.error(f"argument --out: {options.out} is no folder")
     results = json.loads((DOCS / "speed.json").read_text())
     for page, mean in MEANS.items():
         (options.out / page).write_text(with_tables((DOCS / page).read_text(), results, mean))
@@ -34,10 +39,12 @@ def with_tables(page: str, results: Results, mean: str) -> str:
     """The page, with the rows of its tables of models written anew.
 
     Raises:
-        StopIteration: when it has more than two such tables.
+        ValueError: when it has not two such tables.
     """
     bodies = iter((times(results, mean), memory(results, mean)))
     head = r"^(\| (?:model|模型) \|.*\n\|-.*\n)(?:\|.*\n)+"
+    if len(re.findall(head, page, flags=re.MULTILINE)) != 2:
+        raise ValueError("two tables of models are expected in docs/speed.md and docs/speed.zh.md")
     return re.sub(head, lambda found: found[1] + "\n".join(next(bodies)) + "\n", page, flags=re.MULTILINE)
 
 

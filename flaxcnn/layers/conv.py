@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from operator import index
+from typing import Any, Literal, SupportsIndex
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -24,8 +25,11 @@ def as_pair(value: IntPair, field: str, least: int = 1) -> tuple[int, int]:
     Raises:
         ValueError: for anything else, or less than `least`; it names the field.
     """
-    pair = (value, value) if isinstance(value, int) else value
-    if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(n, int) and n >= least for n in pair):
+    try:
+        pair = [index(n) for n in (value if isinstance(value, Iterable) else (value, value))]
+    except TypeError:
+        pair = []
+    if len(pair) != 2 or min(pair) < least:
         raise ValueError(f"{field} must be a whole number, {least} or more, or two for (height, width), not {value!r}")
     return pair[0], pair[1]
 
@@ -79,10 +83,11 @@ class Conv(nn.Module):
         """
         if x.ndim != 4:
             raise ValueError(f"Conv takes images of shape (n, h, w, c), not {x.shape}; one image is x[None]")
-        if self.features < 1:
-            raise ValueError(f"features must be 1 or more, not {self.features}")
+        for field in ("features", "feature_group_count"):
+            if not isinstance(value := getattr(self, field), SupportsIndex) or index(value) < 1:
+                raise ValueError(f"{field} must be a whole number, 1 or more, not {value!r}")
         groups = self.feature_group_count
-        if groups < 1 or x.shape[-1] % groups or self.features % groups:
+        if x.shape[-1] % groups or self.features % groups:
             raise ValueError(
                 f"groups={groups} must divide both {x.shape[-1]} input channels and {self.features} features"
             )
@@ -98,6 +103,21 @@ class Conv(nn.Module):
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 
 
+def _margins(padding: Any) -> list[tuple[int, int]]:
+    """(low, high) for each axis."""
+    try:
+        axes: Any = (padding, padding) if isinstance(padding, SupportsIndex) else padding
+        pairs = [as_pair(margins, "padding", least=0) for margins in axes]
+    except (TypeError, ValueError):
+        pairs = []
+    if len(pairs) != 2:
+        raise ValueError(
+            "padding must be pixels, 0 or more: an int, or an int or a (low, high) pair for each axis; or 'SAME' or "
+            f"'VALID', not {padding!r}"
+        )
+    return pairs
+
+
 def _explicit_padding(
     padding: Padding,
     size: tuple[int, ...],
@@ -108,13 +128,8 @@ def _explicit_padding(
     extents = [d * (k - 1) + 1 for k, d in zip(kernel_size, dilation, strict=True)]
     if isinstance(padding, str) and padding in ("SAME", "VALID"):
         pairs = lax.padtype_to_pads(size, extents, strides, padding)
-    elif isinstance(padding, str) or (not isinstance(padding, int) and len(padding) != 2):
-        raise ValueError(
-            f"padding must be pixels, an int or a (low, high) pair for each axis, 'SAME' or 'VALID', not {padding!r}"
-        )
     else:
-        axes = (padding, padding) if isinstance(padding, int) else padding
-        pairs = [(p, p) if isinstance(p, int) else p for p in axes]
+        pairs = _margins(padding)
     for n, (low, high), extent in zip(size, pairs, extents, strict=True):
         if n + low + high < extent:
             raise ValueError(

@@ -102,7 +102,7 @@ def _im2col(geometry: Geometry, x: Array, k: Array) -> Array:
     padded, rows = _pad(geometry, x), _block_rows((n, h, w))
 
     def block(number: Array | int) -> Array:
-        seen = _fill(geometry, padded, number, jnp.zeros_like(x, shape=(n, rows, w, kh * kw, c_in)))
+        seen = _fill_with_windows(geometry, padded, number, jnp.zeros_like(x, shape=(n, rows, w, kh * kw, c_in)))
         return jnp.einsum("nhwti,tio->nhwo", seen, k.reshape(-1, c_in, c_out))
 
     def put_block(number: Array, y: Array) -> Array:
@@ -180,9 +180,9 @@ def _gradient_by_tap(geometry: Geometry, x: Array, y: Array) -> Array:
         y_block = _transposed_block(y, number, rows)
 
         def add_product(tap: Array, totals: Array) -> Array:
-            seen = _pixels(_window_in_a_loop(geometry, padded, tap, number, rows))
+            seen = _pixels(_window_of_tap(geometry, padded, tap, number, rows))
             product = jnp.matmul(y_block, seen, preferred_element_type=dtype)
-            if rows < h:
+            if rows != h:  # of an exported function, h may be a symbol
                 product += lax.dynamic_index_in_dim(totals, tap, keepdims=False)
             return lax.dynamic_update_index_in_dim(totals, product, tap, axis=0)
 
@@ -452,7 +452,7 @@ def _stem_kernel_gradient(geometry: Geometry, x: Array, y: Array) -> Array:
 
     def add_product(number: Array | int, sums: tuple[Array, Array]) -> tuple[Array, Array]:
         total, matrix = sums
-        matrix = _fill(geometry, padded, number, matrix)
+        matrix = _fill_with_windows(geometry, padded, number, matrix)
         y_block = lax.dynamic_slice_in_dim(y, number * rows, rows, axis=1)
         seen = matrix.reshape(n * rows * w, taps * channels)
         product = jnp.einsum("pt,po->to", seen, _pixels(y_block), preferred_element_type=dtype)
@@ -510,7 +510,7 @@ def _window(geometry: Geometry, x: Array, i: int, j: int, output_size: Pair | No
     return x[:, i * dh : i * dh + (h - 1) * sh + 1 : sh, j * dw : j * dw + (w - 1) * sw + 1 : sw]
 
 
-def _window_in_a_loop(geometry: Geometry, padded: Array, tap: Array, number: Array | int, rows: int) -> Array:
+def _window_of_tap(geometry: Geometry, padded: Array, tap: Array, number: Array | int, rows: int) -> Array:
     """What a tap that a loop counts sees of the padded input, at a block of rows of the output. (n, rows, w', c)"""
     (n, _, _, channels), (_, w) = padded.shape, geometry.output_size
     (_, kw), (sh, sw), (dh, dw) = geometry.kernel_size, geometry.strides, geometry.dilation
@@ -519,14 +519,14 @@ def _window_in_a_loop(geometry: Geometry, padded: Array, tap: Array, number: Arr
     return seen[:, ::sh, ::sw]
 
 
-def _fill(geometry: Geometry, padded: Array, number: Array | int, matrix: Array) -> Array:
+def _fill_with_windows(geometry: Geometry, padded: Array, number: Array | int, matrix: Array) -> Array:
     """The matrix (n, rows, w', taps, c), with what every output of a block of rows sees.
 
     By a loop over the taps: unrolled, they take long to compile.
     """
 
     def put_window(tap: Array, matrix: Array) -> Array:
-        window = _window_in_a_loop(geometry, padded, tap, number, matrix.shape[1])
+        window = _window_of_tap(geometry, padded, tap, number, matrix.shape[1])
         return lax.dynamic_update_slice_in_dim(matrix, window[:, :, :, None], tap, axis=3)
 
     return lax.fori_loop(0, matrix.shape[3], put_window, matrix)

@@ -56,4 +56,10 @@ def test_speed_tables(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     results["training"]["resnet18"]["torch"]["milliseconds"] = [4.0] * 9
     results["training"]["resnet18"]["torch-compile"]["milliseconds"] = [5.0] * 9
     results["training"]["resnet18"]["xla"]["milliseconds"] = [8.0] * 9
-    assert " | 0.25 | 0.20 | 0.12 |" in speed_tables.with_tables(text, results, speed_tables.MEANS[page])
+    results["training"]["resnet18"]["flaxcnn"] |= {"compile_seconds": 77, "peak_mib": 30, "steps_mib": 20}
+    results["training"]["resnet18"]["torch"] |= {"peak_mib": 30, "steps_mib": 40}
+    changed = speed_tables.with_tables(text, results, speed_tables.MEANS[page])
+    assert " | 0.25 | 0.20 | 0.12 |" in changed
+    assert "| resnet18 | 77 | " in changed and " | 0.75 | 0.50 |" in changed
+    with pytest.raises(ValueError, match="two tables"):
+        speed_tables.with_tables(text.replace("|---", "---"), results, speed_tables.MEANS[page])

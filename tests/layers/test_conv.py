@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,13 +83,21 @@ def test_conv_errors() -> None:
         "strides": (None, "strides must be a whole number, 1 or more, .*, not None"),
         "kernel_dilation": (0, "kernel_dilation must be a whole number, 1 or more, .*, not 0"),
         "padding": ("CIRCULAR", "padding must be pixels, .* 'SAME' or 'VALID', not 'CIRCULAR'"),
-        "features": (0, "features must be 1 or more, not 0"),
-        "feature_group_count": (0, "groups=0 must divide"),
+        "features": (8.0, "features must be a whole number, 1 or more, not 8.0"),
+        "feature_group_count": (0, "feature_group_count must be a whole number, 1 or more, not 0"),
     }.items():
         with pytest.raises(ValueError, match=message):
             Conv(**{"features": 8, "kernel_size": 3, field: value}).init(jax.random.key(0), images)
-    with pytest.raises(ValueError, match=r"padding must be pixels, .*, not \(1, 1, 1\)"):
-        Conv(8, 3, padding=(1, 1, 1)).init(jax.random.key(0), images)
+    for padding in (-1, None, (1, 1, 1), ((1, 1, 1), 1), ((1, -1), 1), 0.5):
+        with pytest.raises(ValueError, match=rf"padding must be pixels, 0 or more.*, not {re.escape(repr(padding))}"):
+            Conv(8, 3, padding=padding).init(jax.random.key(0), images)
+    three = np.int64(3)
+    assert Conv(three, (three, three), padding=three).init_with_output(jax.random.key(0), images)[0].shape == (
+        1,
+        8,
+        9,
+        3,
+    )
     for wrong in (images[0], images[None]):
         with pytest.raises(ValueError, match=r"Conv takes images of shape \(n, h, w, c\), not \(.*; one image is x"):
             Conv(8, 3).init(jax.random.key(0), wrong)

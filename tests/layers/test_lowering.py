@@ -117,6 +117,7 @@ KINDS = {
     "1x1": POINTWISE,
     "grouped": GROUPED,
     "blocks": BLOCKS,
+    "blocks of over 64 channels": ((8, 8), (3, 3), 256, 256, (2, 2), ((1, 1), (1, 1)), (1, 1), 2),
 }
 each_kind = pytest.mark.parametrize("shape", KINDS.values(), ids=KINDS)
 
@@ -311,7 +312,7 @@ def test_the_mode_and_the_platform_choose_the_operation(shape):
     convolution = "stablehlo.convolution"
     # In training, of a dense one, only the kernel gradient is ours.
     of_xla = dict.fromkeys((DENSE, KINDS["dense, over 64 channels"], KINDS["wide stem"], WINOGRAD, BLOCKS), 2)
-    of_xla = (of_xla | {KINDS["stem"]: 1, KINDS["col2im"]: 1}).get(shape, 0)
+    of_xla = (of_xla | {KINDS["stem"]: 1, KINDS["col2im"]: 1, KINDS["blocks of over 64 channels"]: 4}).get(shape, 0)
     assert lowered(shape, "cpu").count(convolution) == of_xla
     assert lowered(shape, "tpu").count(convolution) == 3
     assert lowered(shape, "cuda").count(convolution) == 3
