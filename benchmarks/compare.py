@@ -82,15 +82,14 @@ def main() -> None:
 
 
 def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """Of what would end the program only when the first measurements are done."""
+    """End the program with a line about what would end it only when the first measurements are done."""
     from flaxcnn import list_models
-
-    if find_spec("torch") is None and any("torch" in framework for framework in arguments.frameworks):
-        parser.error("argument --frameworks: PyTorch is not installed: pip install 'flaxcnn[test]'")
 
     check_names(parser, "--models", arguments.models, list_models())
     check_names(parser, "--frameworks", arguments.frameworks, FRAMEWORKS)
     check_names(parser, "--phases", arguments.phases, PHASES)
+    if find_spec("torch") is None and {"torch", "torch-compile"} & set(arguments.frameworks):
+        parser.error("argument --frameworks: PyTorch is not installed: pip install 'flaxcnn[test]'")
     if arguments.json:
         try:
             arguments.json.open("a").close()

@@ -72,17 +72,12 @@ def avg_pool(
     """
     windows = _Windows(*_windows(x, window, strides, padding, ceil_mode))
     total = _sums(windows, x)
-    margins = as_pair(padding, "padding", least=0) if count_include_pad else (0, 0)
+    padding = as_pair(padding, "padding", least=0)
+    margins = padding if count_include_pad else (0, 0)
     rows, columns = (
         _counts(n, k, s, p, margin, out)
         for n, k, s, p, margin, out in zip(
-            x.shape[1:3],
-            windows.size,
-            windows.strides,
-            as_pair(padding, "padding", least=0),
-            margins,
-            total.shape[1:3],
-            strict=True,
+            x.shape[1:3], windows.size, windows.strides, padding, margins, total.shape[1:3], strict=True
         )
     )
     return total / jnp.asarray(np.outer(rows, columns)[None, :, :, None], x.dtype)

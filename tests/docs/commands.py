@@ -45,8 +45,8 @@ SMALL_BENCHMARKS = {
     "loader": "--images 128 --rounds 1",
     "models_table": "--models lenet --out .",
     "results_table": "--models lenet --epochs 2 --out .",
-    "speed_tables": "--out .",
     "scaling": "--models lenet --devices 1 2 --rounds 1",
+    "speed_tables": "--out .",
 }
 # Those of many steps, to which XLA's optimisations are worth their time: tests do without.
 OPTIMISED = ("convergence", "results_table")

@@ -92,12 +92,8 @@ def test_conv_errors() -> None:
         with pytest.raises(ValueError, match=rf"padding must be pixels, 0 or more.*, not {re.escape(repr(padding))}"):
             Conv(8, 3, padding=padding).init(jax.random.key(0), images)
     three = np.int64(3)
-    assert Conv(three, (three, three), padding=three).init_with_output(jax.random.key(0), images)[0].shape == (
-        1,
-        8,
-        9,
-        3,
-    )
+    outputs, _ = Conv(three, (three, three), padding=three).init_with_output(jax.random.key(0), images)
+    assert outputs.shape == (1, 8, 9, 3)
     for wrong in (images[0], images[None]):
         with pytest.raises(ValueError, match=r"Conv takes images of shape \(n, h, w, c\), not \(.*; one image is x"):
             Conv(8, 3).init(jax.random.key(0), wrong)
