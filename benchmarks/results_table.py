@@ -24,7 +24,7 @@ import jax
 
 from flaxcnn import create_model
 from flaxcnn.analysis import cost
-from flaxcnn.build import build, build_batches, build_devices, build_step, initial_state
+from flaxcnn.build import build, build_batches, build_devices, build_put_batch, build_step, initial_state
 from flaxcnn.cli.command_line import load_config
 from flaxcnn.cli.environment import set_up_jax
 from flaxcnn.cli.huge_pages import start_again_with_huge_pages
@@ -124,14 +124,14 @@ def time_an_epoch(settings: Config) -> dict[str, float]:
     """The seconds of an epoch: of its updates, batches loaded meanwhile, without compilation and evaluation."""
     experiment, devices = build(settings), build_devices(settings)
     state = devices.put_state(initial_state(settings, experiment))
-    batches = build_batches(settings, experiment)
-    batch = devices.put_batch(next(batches))
+    batches, put_batch = build_batches(settings, experiment), build_put_batch(experiment, devices)
+    batch = put_batch(next(batches))
     step = devices.jit_step(build_step(settings, experiment, devices), state).lower(state, batch).compile()
     times = []
     for _ in range(WARM_UP + TIMED):
         began = time.perf_counter()
         state, metrics = step(state, batch)
-        batch = devices.put_batch(next(batches))
+        batch = put_batch(next(batches))
         jax.block_until_ready((state, metrics))
         times.append(time.perf_counter() - began)
     batches.close()

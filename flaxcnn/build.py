@@ -19,6 +19,7 @@ import optax
 from flaxcnn import data, optim, schedules
 from flaxcnn.config import Config, ConfigError, from_dict
 from flaxcnn.data.mixing import Mixing, choice, cutmix, mixup
+from flaxcnn.data.normalisation import device_normalisation
 from flaxcnn.data.splits import Split
 from flaxcnn.errors import UserError
 from flaxcnn.losses import Loss, distillation, sigmoid_binary_cross_entropy, softmax_cross_entropy
@@ -82,7 +83,7 @@ def build(config: Config) -> Experiment:
         DataError: when the data is not there or not whole.
     """
     train_source, val_source = build_sources(config)
-    _check_sources(config, train_source, val_source)
+    _check_labels(config, train_source)
     model = build_model(config, len(train_source.class_names))
     try:
         steps_per_epoch = data.steps_per_epoch(len(train_source), config.data.batch_size)
@@ -158,6 +159,10 @@ def build_sources(config: Config) -> tuple[data.Source, data.Source]:
     """What the config trains on and what it holds out; what both are a part of is read once."""
     splits = {name: cache(make) for name, make in build_splits(config).items()}
     train, val = _part_of(splits, config, "train"), _part_of(splits, config, "val")
+    if train.labels.ndim > 1 and config.data.balanced:
+        raise ConfigError("data.balanced is for examples of one label each")
+    if config.data.repeats > len(train):
+        raise ConfigError(f"data.repeats must be at most the {len(train)} training images, not {config.data.repeats}")
     if config.data.train_split is not None:  # else they are disjoint by construction
         _check_disjoint(train, val)
     return train, val
@@ -225,15 +230,11 @@ def _lies_within(path: str, folder: str) -> bool:
     return Path(path).resolve().is_relative_to(Path(folder).resolve())
 
 
-def _check_sources(config: Config, train: data.Source, val: data.Source) -> None:
+def _check_labels(config: Config, train: data.Source) -> None:
     if train.labels.ndim > 1 and config.train.loss != "sigmoid":
         raise ConfigError("data: these examples may have several labels each: add --train.loss sigmoid")
-    if train.labels.ndim > 1 and config.data.balanced:
-        raise ConfigError("data.balanced is for examples of one label each")
     if train.labels.ndim == 1 and config.train.best_metric in ("mean_average_precision", "f1"):
         raise ConfigError(f"train.best_metric {config.train.best_metric} is for examples of several labels each")
-    if config.data.repeats > len(train):
-        raise ConfigError(f"data.repeats must be at most the {len(train)} training images, not {config.data.repeats}")
 
 
 def _check_disjoint(train: data.Source, val: data.Source) -> None:
@@ -419,10 +420,14 @@ def build_average(config: Config, schedule: Schedule) -> Average | None:
 
 
 def build_batches(config: Config, experiment: Experiment) -> Any:
-    """This process's part of the training's batches, endless: see `flaxcnn.data.train_batches`."""
+    """This process's part of the training's batches, endless: see `flaxcnn.data.train_batches`.
+
+    They are bytes, for `build_put_batch`, but where random erasing writes zeros after normalisation.
+    """
+    transform = experiment.train_transform
     return data.train_batches(
         experiment.train_source,
-        experiment.train_transform,
+        transform if transform.erase else transform.pixels,
         batch_size=config.data.batch_size,
         seed=config.train.seed,
         repeats=config.data.repeats,
@@ -430,6 +435,17 @@ def build_batches(config: Config, experiment: Experiment) -> Any:
         num_threads=config.data.threads,
         shard=(jax.process_index(), jax.process_count()),
     )
+
+
+def build_put_batch(experiment: Experiment, devices: DataParallel) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """What puts a batch on the devices, as the steps take it: bytes are normalised there."""
+    normalise = jax.jit(device_normalisation(experiment.preprocessing), out_shardings=devices.split)
+
+    def put_batch(batch: Mapping[str, Any]) -> dict[str, Any]:
+        put = devices.put_batch(batch)
+        return {**put, "image": normalise(put["image"])} if put["image"].dtype == np.uint8 else put
+
+    return put_batch
 
 
 def build_step(config: Config, experiment: Experiment, devices: DataParallel, trainable: str = "") -> Step:

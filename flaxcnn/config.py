@@ -106,7 +106,7 @@ class DataConfig:
     decoder: Literal["pillow", "opencv"] = "pillow"
     """Of training photographs: Pillow is exact; OpenCV, for `random_resized_crop`, is faster and resizes otherwise."""
     cache: str | None = None
-    """Of decoded images: `memory`, up to 8 GiB of each split, or a folder; None decodes them in every epoch."""
+    """Of decoded images: `memory`, 8 GiB or a quarter of the machine's for each split, or a folder; None: not kept."""
     threads: int | None = None
     """That load images; one a core, 16 at most, if None."""
 

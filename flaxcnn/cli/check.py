@@ -12,7 +12,16 @@ from typing import Any
 import jax
 
 from flaxcnn import schedules
-from flaxcnn.build import build, build_batches, build_devices, build_optimizer, build_step, initial_state, with_weights
+from flaxcnn.build import (
+    build,
+    build_batches,
+    build_devices,
+    build_optimizer,
+    build_put_batch,
+    build_step,
+    initial_state,
+    with_weights,
+)
 from flaxcnn.cli.command_line import Parser, read_config
 from flaxcnn.cli.environment import set_up_jax
 from flaxcnn.config import ConfigError
@@ -45,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     state, _ = with_weights(config, experiment.model, initial_state(config, experiment))
     state = devices.put_state(state)
     with closing(build_batches(config, experiment)) as batches:
-        batch = devices.put_batch(next(batches))
+        batch = build_put_batch(experiment, devices)(next(batches))
     teacher = [devices.put_state(experiment.teacher[1])] if experiment.teacher else []
     began = time.monotonic()
     try:

@@ -8,7 +8,16 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from flaxcnn.build import build, build_batches, build_devices, build_optimizer, build_step, initial_state, with_weights
+from flaxcnn.build import (
+    build,
+    build_batches,
+    build_devices,
+    build_optimizer,
+    build_put_batch,
+    build_step,
+    initial_state,
+    with_weights,
+)
 from flaxcnn.cli.command_line import Parser, read_config
 from flaxcnn.cli.environment import set_up_jax
 from flaxcnn.config import ConfigError
@@ -47,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
         losses, end = range_test(
             lambda state, batch: step(state, batch, *teacher),
             state,
-            map(devices.put_batch, itertools.islice(batches, known.steps)),
+            map(build_put_batch(experiment, devices), itertools.islice(batches, known.steps)),
         )
     if len(losses) < FEWEST:
         raise ConfigError(f"the loss {end} after {len(losses)} steps: there is no rate to suggest")

@@ -17,6 +17,7 @@ from flaxcnn.config import Config, ConfigError, DataConfig
 from flaxcnn.data.check import Report
 from flaxcnn.data.sources import other_files
 from flaxcnn.data.split import split_folder
+from flaxcnn.data.splits import VAL_FRACTION
 
 DESCRIPTION = "Look at a data set before it is trained on, and turn it into other forms."
 _SHOWN = 5
@@ -32,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     return run_action(actions, argv, prog="prepare_data", description=DESCRIPTION)
 
 
-def check(path: DataPath, val_fraction: float = 0.2, json: bool = False) -> int:
+def check(path: DataPath, val_fraction: float = VAL_FRACTION, json: bool = False) -> int:
     """Decode every image once; count, and name what is broken, doubled or leaked. Exit status 1 if there is any.
 
     Files that are no images by their ending are counted by it.
@@ -54,7 +55,7 @@ def check(path: DataPath, val_fraction: float = 0.2, json: bool = False) -> int:
     return 0 if report.is_clean else 1
 
 
-def split(source: Folder, out: NewFolder, val_fraction: float = 0.1, seed: int = 0) -> int:
+def split(source: Folder, out: NewFolder, val_fraction: float = VAL_FRACTION, seed: int = 0) -> int:
     """Copy a folder with a folder a class to a new one with train/ and val/, a folder a class in each.
 
     Which images are held out depends on their names and the seed alone, so that it is the same on every machine.
@@ -83,11 +84,12 @@ def arrayrecord(path: DataPath, out: str, name: str) -> int:
         out: the folder for data sets, such as ~/tensorflow_datasets.
         name: of the new data set: lower case, digits and underscores.
     """
-    splits = {"train" if split == "all" else split: make() for split, make in _splits(path).items()}
+    splits = {split: make() for split, make in _splits(path).items()}
     if any(source.labels.ndim > 1 for source in splits.values()):
         raise ConfigError(f"{path}: its images have several labels; ArrayRecord takes one")
     folder = data.write_arrayrecord(name, splits, Path(out).expanduser())
-    total = ", ".join(f"{len(source):,} {split}" for split, source in splits.items())
+    written = data.tfds_splits(name, data_dir=folder.parents[1])
+    total = ", ".join(f"{len(make()):,} {split}" for split, make in written.items())
     print(f"wrote {folder}: {total}\nuse it with --data.name tfds --data.builder {name} --data.path {out}")
     return 0
 

@@ -23,6 +23,7 @@ from flaxcnn.build import (
     build,
     build_batches,
     build_devices,
+    build_put_batch,
     build_step,
     evaluation_loss,
     fingerprint,
@@ -194,8 +195,10 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
             cleanup.callback(writer.close)
         pictures = Pictures(boards, config, experiment)
         pictures.begin(start)
-        step, evaluate_state = _compile(config, experiment, devices, state, console, stop, pictures)
         cleanup.callback(batches.close)
+        batches.start_prefetch()  # The first batch is ready once the steps are compiled.
+        put_batch = build_put_batch(experiment, devices)
+        step, evaluate_state = _compile(config, experiment, devices, put_batch, state, console, stop, pictures)
         cleanup.push(_closing(checkpoints))
         if config.train.profile is not None and is_first:
             first, last = config.train.profile
@@ -207,7 +210,7 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
             state,
             batches,
             schedule=schedule,
-            put_batch=devices.put_batch,
+            put_batch=put_batch,
             evaluate=evaluate_state,
             checkpoints=checkpoints,
             writers=[console, *files, *boards],
@@ -249,6 +252,7 @@ def _compile(
     config: Config,
     experiment: Experiment,
     devices: DataParallel,
+    put_batch: Callable[..., Any],
     state: TrainState,
     console: Console,
     stop: Callable[[], bool],
@@ -292,12 +296,12 @@ def _compile(
     def held_out() -> Iterator[dict[str, jax.Array]]:
         batches = data.eval_batches(
             experiment.val_source,
-            experiment.preprocessing,
+            experiment.preprocessing.pixels,
             batch_size=eval_batch_size,
             num_threads=config.data.threads,
             shard=(jax.process_index(), jax.process_count()),
         )
-        return map(devices.put_batch, batches)
+        return map(put_batch, batches)
 
     def evaluate_state(state: TrainState) -> dict[str, float] | None:
         found = evaluate_with_outputs(eval_step, state.variables, held_out(), interrupted=stop)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flaxcnn.data.check import check_data
     from flaxcnn.data.colour import ColorJitter
     from flaxcnn.data.images import DataError, load_image, to_rgb
-    from flaxcnn.data.loader import eval_batches, steps_per_epoch, train_batches, view_rng
+    from flaxcnn.data.loader import Shown, eval_batches, steps_per_epoch, train_batches, training_order, view_rng
     from flaxcnn.data.manifest import manifest_splits
     from flaxcnn.data.prepared import tfds_splits, write_arrayrecord
     from flaxcnn.data.source import ArraySource, FolderSource, Source
@@ -43,6 +43,7 @@ __all__ = [
     "FolderSource",
     "Preprocessing",
     "RandAugment",
+    "Shown",
     "Source",
     "Splits",
     "TestTimeViews",
@@ -68,6 +69,7 @@ __all__ = [
     "tfds_splits",
     "to_rgb",
     "train_batches",
+    "training_order",
     "view_rng",
     "without_unreadable",
     "write_arrayrecord",
@@ -80,7 +82,7 @@ _HOME = {
     "cache": ("CachedSource",),
     "check": ("check_data",),
     "images": ("DataError", "load_image", "to_rgb"),
-    "loader": ("eval_batches", "steps_per_epoch", "train_batches", "view_rng"),
+    "loader": ("Shown", "eval_batches", "steps_per_epoch", "train_batches", "training_order", "view_rng"),
     "manifest": ("manifest_splits",),
     "prepared": ("tfds_splits", "write_arrayrecord"),
     "source": ("ArraySource", "FolderSource", "Source"),

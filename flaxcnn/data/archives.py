@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import os
 import pickle
+import shlex
 import struct
 import tarfile
 import zlib
@@ -13,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -28,10 +30,10 @@ _CLOTHES = (
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 _MNIST_COMMAND = (
-    "curl --create-dirs --output-dir {path} --remote-name "
+    "curl --fail --create-dirs --output-dir {path} --remote-name "
     "'https://ossci-datasets.s3.amazonaws.com/mnist/{{train,t10k}}-{{images-idx3,labels-idx1}}-ubyte.gz'"
 )
-_CIFAR_COMMAND = "mkdir -p {path} && curl https://www.cs.toronto.edu/~kriz/{archive} | tar -xz -C {path}"
+_CIFAR_COMMAND = "mkdir -p {path} && curl --fail https://www.cs.toronto.edu/~kriz/{archive} | tar -xz -C {path}"
 
 
 def mnist_splits(path: str | os.PathLike[str]) -> dict[str, Callable[[], ArraySource]]:
@@ -45,7 +47,7 @@ def mnist_splits(path: str | os.PathLike[str]) -> dict[str, Callable[[], ArraySo
 
     Source: LeCun et al., Gradient-Based Learning Applied to Document Recognition, 1998.
     """
-    command = _MNIST_COMMAND.format(path=path)
+    command = _MNIST_COMMAND.format(path=shlex.quote(str(path)))
     return {split: partial(_idx, Path(path), "MNIST", split, _DIGITS, command) for split in ("train", "test")}
 
 
@@ -93,13 +95,22 @@ def _read_idx(file: Path, shape: tuple[int, ...]) -> np.ndarray:
             header = np.frombuffer(stream.read(4 + 4 * (1 + len(shape))).ljust(16, b"\0")[:16], ">u4")
             if header[0] != 0x0800 + 1 + len(shape) or (*header[2 : 2 + len(shape)],) != shape:
                 raise DataError(f"{file}: not an IDX file of {'x'.join(map(str, shape)) or 'single'} bytes")
-            # No more than is there, whatever the header claims.
-            values = np.frombuffer(stream.read(int(header[1]) * int(np.prod(shape, dtype=np.int64))), np.uint8)
+            expected = int(header[1]) * math.prod(shape)
+            values = np.frombuffer(_read_up_to(stream, expected), np.uint8)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{file}: damaged ({error}): get it anew") from error
-    if values.size != int(header[1]) * int(np.prod(shape, dtype=np.int64)):
+    if values.size != expected:
         raise DataError(f"{file}: it ends before its {header[1]} examples do: get it anew")
     return values.reshape(-1, *shape)
+
+
+def _read_up_to(stream: BinaryIO, size: int) -> bytes:
+    """As `stream.read(size)`, which would first take all the memory that a damaged header claims."""
+    pieces = []
+    while size and (piece := stream.read(min(size, 2**20))):
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
 
 
 @dataclass(frozen=True)
@@ -185,7 +196,7 @@ def _find(path: Path, title: str, layouts: tuple[_Layout, ...]) -> tuple[_Layout
     archive = layouts[0].archive
     raise DataError(
         f"{title}: there is no {layouts[0].folder} in {path}; get it: "
-        f"{_CIFAR_COMMAND.format(path=path, archive=archive)}; or put {archive} there by hand"
+        f"{_CIFAR_COMMAND.format(path=shlex.quote(str(path)), archive=archive)}; or put {archive} there by hand"
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from flaxcnn.data.images import DataError
+from flaxcnn.data.machine import memory
 from flaxcnn.data.source import Example, Source, label_of
 
 
@@ -24,18 +25,19 @@ class CachedSource:
     Args:
         source: of the examples.
         folder: where to keep the images, a file each; None keeps them in memory. A file that has changed since, by its
-            size or its time, is decoded anew, and so are the records of a data set that was prepared anew. Examples
-            that are neither files nor of a source with a `version` are not kept there.
-        max_bytes: of pixels in memory, of this source; what does not fit is decoded each time.
+            size or its time, is decoded anew in the place of the old one, and so are the records of a data set that was
+            prepared anew. Examples that are neither files nor of a source with a `version` are not kept there.
+        max_bytes: of pixels in memory, of this source; what does not fit is decoded each time. By default 8 GiB, or a
+            quarter of the machine's memory, or its container's, where that is less.
 
     Raises:
         DataError: the folder cannot be made or written.
     """
 
-    def __init__(self, source: Source, folder: str | os.PathLike[str] | None = None, *, max_bytes: int = 8 * 2**30):
+    def __init__(self, source: Source, folder: str | os.PathLike[str] | None = None, *, max_bytes: int | None = None):
         self.source = source
         self._folder = None if folder is None else Path(folder)
-        self._max_bytes = max_bytes
+        self._max_bytes = min(8 * 2**30, memory() // 4) if max_bytes is None else max_bytes
         self._bytes = 0
         self._images: dict[int, np.ndarray] = {}  # index -> (h, w, 3) uint8
         self._lock = threading.Lock()
@@ -91,29 +93,37 @@ class CachedSource:
         version = self._version(index)
         if version is None:
             return np.asarray(self.source[index]["image"])
-        file = folder / f"{version}.npy"
-        try:
-            return np.load(file)
-        except (OSError, ValueError, EOFError):  # not there yet, or the disk was full when it was written
-            pixels = np.asarray(self.source[index]["image"])
+        file = folder / f"{_digest(self.source.name(index)).hex()[:32]}.npy"
+        # Not there yet, or cut short as the machine stopped.
+        with contextlib.suppress(OSError, ValueError, EOFError), file.open("rb") as stream:
+            if stream.read(len(version)) == version:
+                return np.load(stream)
+        pixels = np.asarray(self.source[index]["image"])
         unfinished = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
         with _naming(folder):
-            with unfinished.open("wb") as stream:
-                np.save(stream, pixels)
-            unfinished.replace(file)
+            try:
+                with unfinished.open("wb") as stream:
+                    stream.write(version)
+                    np.save(stream, pixels)
+                unfinished.replace(file)
+            finally:
+                unfinished.unlink(missing_ok=True)
         return pixels
 
-    def _version(self, index: int) -> str | None:
-        """A hash of the example's name, and of its file's size and time or else its source's version; None without."""
-        name = self.source.name(index)
+    def _version(self, index: int) -> bytes | None:
+        """A hash of the example's file's size and time, or else of its source's version; None without."""
         version = getattr(self.source, "version", None)  # of records, which are no files of their own
         if version is None:
             try:
-                stat = os.stat(name)  # noqa: PTH116, a third of the time of Path.stat
+                stat = os.stat(self.source.name(index))  # noqa: PTH116, a third of the time of Path.stat
             except OSError:
                 return None  # a name alone may be another image's in another data set
             version = f"{stat.st_size}:{stat.st_mtime_ns}"
-        return hashlib.sha256(os.fsencode(f"{name}:{version}")).hexdigest()[:32]
+        return _digest(version)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(os.fsencode(text)).digest()
 
 
 @contextlib.contextmanager

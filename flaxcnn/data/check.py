@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from flaxcnn.data.images import DataError
+from flaxcnn.data.machine import in_threads
 from flaxcnn.data.source import Source
 
 
@@ -72,6 +72,7 @@ def check_data(splits: Mapping[str, Source], other_files: Mapping[str, int] | No
         counts={split: class_counts(source) for split, source in splits.items()},
         sizes={
             side: (min(values), int(np.median(values)), max(values))
+            # None of either where nothing can be read.
             for side, values in zip(("width", "height"), zip(*(e.size for e in whole), strict=True), strict=False)
         },
         broken=tuple(example.error for example in seen if example.error is not None),
@@ -88,12 +89,11 @@ def _look(split: str, source: Source) -> list[_Seen]:
         try:
             image = source[index]["image"]
         except DataError as error:
-            return _Seen(split, name, label, error=str(error).split("; mend or remove")[0])
+            return _Seen(split, name, label, error=error.reason)
         pixels = hashlib.sha256(np.asarray(image).tobytes() + str(image.size).encode()).digest()
         return _Seen(split, name, label, image.size, pixels)
 
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(look, range(len(source))))
+    return list(in_threads(look, range(len(source))))
 
 
 def class_counts(source: Source) -> dict[str, int]:

@@ -15,7 +15,16 @@ from flaxcnn.errors import UserError
 
 
 class DataError(UserError):
-    """A data set or an image that cannot be used; the message is one line that names the folder or file."""
+    """A data set or an image that cannot be used; the message is one line that names the folder or file.
+
+    Args:
+        reason: what is wrong.
+        advice: what to do about it, which ends the message.
+    """
+
+    def __init__(self, reason: str, advice: str | None = None):
+        super().__init__(reason if advice is None else f"{reason}; {advice}")
+        self.reason = reason
 
 
 Decode = Callable[[bytes, str], Any]  # an image file's content and its name -> what the transform takes, as `decode`
@@ -48,7 +57,7 @@ def load_image(path: str | os.PathLike[str] | BinaryIO) -> Image.Image:
         DataError: the file is missing, empty, truncated, no image, or too large for Pillow's safety limit.
     """
     if not isinstance(path, (str, os.PathLike)):
-        return decode(path.read(), path.name)
+        return decode(path.read(), str(getattr(path, "name", "the open file")))  # bytes in memory have none
     return decode(read_file(path), os.fspath(path))
 
 

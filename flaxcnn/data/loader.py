@@ -10,24 +10,24 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import sys
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from typing import NamedTuple
 
 import grain
 import numpy as np
 from PIL import Image
 
+from flaxcnn.data.images import DataError
+from flaxcnn.data.machine import default_threads
 from flaxcnn.data.source import Source
 
 Batch = dict[str, np.ndarray]
 RandomTransform = Callable[[Image.Image, np.random.Generator], np.ndarray]
 Transform = Callable[[Image.Image], np.ndarray]
-
-MAX_DEFAULT_THREADS = 16  # each holds a batch: 150 MB at 256 images of 224 pixels
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
@@ -61,12 +61,13 @@ def train_batches(
 ) -> grain.DatasetIterator[Batch]:
     """Endless training batches, shuffled anew in every epoch.
 
-    The order of an epoch depends on (seed, epoch) alone, and the random view of an example on (seed, epoch,
-    example) alone: not on threads, batch size or shards. `view_rng` draws it again.
+    The order of an epoch depends on (seed, epoch) alone, and the random view of an example on (seed, epoch, example,
+    how often the epoch showed it before) alone: not on threads, batch size or shards. `training_order` tells what a
+    batch shows, and `view_rng` draws its views again.
 
     Args:
         source: the examples.
-        transform: (image, generator) -> float32 (h, w, c).
+        transform: (image, generator) -> (h, w, c), of which batches have the dtype.
         batch_size: examples a step, over all shards.
         seed: 0 or more.
         repeats: how often an epoch shows an example, in a row and each time another view; it is as long as with 1,
@@ -77,7 +78,7 @@ def train_batches(
         shard: (index, count): which part of each batch to make.
 
     Returns:
-        An iterator over {"image": float32 (n, h, w, c), "label": int32 (n,)} with n = batch_size / count;
+        An iterator over {"image": (n, h, w, c), "label": int32 (n,)} with n = batch_size / count;
         where an example may have several labels, "label" is float32 (n, classes) of zeros and ones.
         `get_state()` gives its position as a JSON-serialisable dict; after `set_state()` with it the next
         batch is the very one that came next then. `start_prefetch()` starts the threads ahead of the first
@@ -87,34 +88,69 @@ def train_batches(
         ValueError: an argument is out of its range.
         DataError: (from the iterator) an image cannot be read.
     """
-    steps = steps_per_epoch(len(source), batch_size)
+    order = training_order(source, batch_size=batch_size, seed=seed, repeats=repeats, balanced=balanced)
     rows = _shard_rows(batch_size, shard)
-    if seed < 0:
-        raise ValueError(f"seed: expected 0 or more, got {seed}")
-    if not 1 <= repeats <= len(source):
-        raise ValueError(f"repeats: expected 1 to {len(source)}, the training examples; got {repeats}")
-    if balanced and source.labels.ndim > 1:
-        raise ValueError("balanced: expected examples with one label each")
-
-    @functools.lru_cache(maxsize=2)  # Around the turn of an epoch, threads work on both sides of it.
-    def order(epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        # No example has the number len(source), so no view shares this stream.
-        rng = np.random.default_rng([seed, epoch, len(source)])
-        shown = _balanced_order(rng, source.labels) if balanced else rng.permutation(len(source))
-        shown = np.repeat(shown, repeats)[: len(source)]
-        return shown, _occurrences(shown)
-
+    labels = _labels(source)
     threads = _threads(num_threads)
     memory = _Memory(most=threads + 2)
 
     def batch(step: int) -> Batch:
-        epoch, step_in_epoch = divmod(step, steps)
-        chosen, views = (array[step_in_epoch * batch_size :][rows].tolist() for array in order(epoch))
-        rngs = [view_rng(seed, epoch, i, view) for i, view in zip(chosen, views, strict=True)]
-        images = (transform(source[i]["image"], rng) for i, rng in zip(chosen, rngs, strict=True))
-        return {"image": memory.stack(images, len(chosen)), "label": _labels(source, chosen)}
+        shown = order(step)[rows]
+        images = (_view(source, each.example, transform, view_rng(seed, *each)) for each in shown)
+        return {"image": memory.stack(images, len(shown)), "label": labels[[each.example for each in shown]]}
 
     return _prefetched(batch, sys.maxsize, threads)
+
+
+class Shown(NamedTuple):
+    """An image of a training batch: with the seed, all that its view depends on."""
+
+    epoch: int  # from 0
+    example: int  # its index in the source
+    view: int  # how often the epoch showed the example before
+
+
+def training_order(
+    source: Source, *, batch_size: int, seed: int, repeats: int = 1, balanced: bool = False
+) -> Callable[[int], list[Shown]]:
+    """What the batches of a training show, without reading any image.
+
+    Args:
+        source: the examples.
+        batch_size: as of `train_batches`, and so what follows.
+        seed: 0 or more.
+        repeats: how often an epoch shows an example.
+        balanced: whether it shows every class equally often.
+
+    Returns:
+        A function from the step, from 0, to what its batch shows, row by row: `view_rng(seed, *shown)` draws the view.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    steps, num_examples = steps_per_epoch(len(source), batch_size), len(source)
+    if seed < 0:
+        raise ValueError(f"seed: expected 0 or more, got {seed}")
+    if not 1 <= repeats <= num_examples:
+        raise ValueError(f"repeats: expected 1 to {num_examples}, the training examples; got {repeats}")
+    if balanced and source.labels.ndim > 1:
+        raise ValueError("balanced: expected examples with one label each")
+
+    @functools.lru_cache(maxsize=2)  # Around the turn of an epoch, threads work on both sides of it.
+    def of_epoch(epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        # No example has the number `num_examples`, so no view shares this stream.
+        rng = np.random.default_rng([seed, epoch, num_examples])
+        shown = _balanced_order(rng, source.labels) if balanced else rng.permutation(num_examples)
+        shown = np.repeat(shown, repeats)[:num_examples]
+        return shown, _occurrences(shown)
+
+    def of_step(step: int) -> list[Shown]:
+        epoch, step_in_epoch = divmod(step, steps)
+        rows = slice(step_in_epoch * batch_size, (step_in_epoch + 1) * batch_size)
+        indices, views = (array[rows].tolist() for array in of_epoch(epoch))
+        return [Shown(epoch, *each) for each in zip(indices, views, strict=True)]
+
+    return of_step
 
 
 def view_rng(seed: int, epoch: int, index: int, view: int = 0) -> np.random.Generator:
@@ -124,7 +160,7 @@ def view_rng(seed: int, epoch: int, index: int, view: int = 0) -> np.random.Gene
         seed: of the training.
         epoch: from 0.
         index: of the example in its source.
-        view: from 0, where an epoch shows it several times.
+        view: how often the epoch showed the example before.
     """
     return np.random.default_rng([seed, epoch, index, view] if view else [seed, epoch, index])
 
@@ -166,13 +202,13 @@ def eval_batches(
 
     Args:
         source: the examples.
-        transform: image -> float32 (h, w, c).
+        transform: image -> (h, w, c), of which batches have the dtype.
         batch_size: examples a step, over all shards; may exceed their number.
         num_threads: threads, each making a batch; by default one for each core that the process may use, at most 16.
         shard: (index, count): which part of each batch to make.
 
     Returns:
-        An iterator over {"image": float32 (n, h, w, c), "label": int32 (n,), "mask": float32 (n,)} with
+        An iterator over {"image": (n, h, w, c), "label": int32 (n,), "mask": float32 (n,)} with
         n = batch_size / count. Its threads end when it does.
 
     Raises:
@@ -181,15 +217,16 @@ def eval_batches(
     """
     rows = _shard_rows(batch_size, shard)
     size = rows.stop - rows.start
+    all_labels = _labels(source)
     threads = _threads(num_threads)
     memory = _Memory(most=threads + 2)
 
     def batch(step: int) -> Batch:
         chosen = list(range(len(source))[step * batch_size :][rows])
         # A batch of padding only takes its shape from the first example.
-        images = memory.stack((transform(source[i]["image"]) for i in chosen or [0]), size)
+        images = memory.stack((_view(source, i, transform) for i in chosen or [0]), size)
         images[len(chosen) :] = 0
-        labels = _labels(source, chosen)
+        labels = all_labels[chosen]
         padding = size - len(chosen)
         return {
             "image": images,
@@ -234,10 +271,20 @@ class _Memory:
         return whole.reshape(shape)
 
 
-def _labels(source: Source, chosen: list[int]) -> np.ndarray:
-    """int32 (n,), or float32 (n, classes) where an example may have several."""
-    labels = source.labels[chosen]
-    return labels.astype(np.int32 if labels.ndim == 1 else np.float32)
+def _view(source: Source, index: int, transform: Callable[..., np.ndarray], *rng: np.random.Generator) -> np.ndarray:
+    image = source[index]["image"]
+    try:
+        return transform(image, *rng)
+    except DataError:  # which names it
+        raise
+    except Exception as error:
+        error.add_note(f"in the transform of {source.name(index)}")
+        raise
+
+
+def _labels(source: Source) -> np.ndarray:
+    """int32 (n,), or float32 (n, classes) where an example may have several; read here, before threads ask for them."""
+    return source.labels.astype(np.int32 if source.labels.ndim == 1 else np.float32)
 
 
 def _shard_rows(batch_size: int, shard: tuple[int, int]) -> slice:
@@ -249,13 +296,6 @@ def _shard_rows(batch_size: int, shard: tuple[int, int]) -> slice:
         raise ValueError(f"batch_size: expected a multiple of {count} (the shards), got {batch_size}")
     rows = batch_size // count
     return slice(index * rows, (index + 1) * rows)
-
-
-def default_threads() -> int:
-    """One for each core that this process may use, at most 16."""
-    # Not os.cpu_count(), which counts what a job scheduler or `taskset` has given to others, too.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MAX_DEFAULT_THREADS)
 
 
 def _threads(given: int | None) -> int:

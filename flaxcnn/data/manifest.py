@@ -6,7 +6,7 @@ import csv
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ def manifest_splits(path: str | os.PathLike[str]) -> dict[str, Callable[[], Fold
     if not file.is_file():
         raise DataError(f"{file}: no such file; write one with a header path,label and a line an image")
     several, rows = _read(file)
+    rows = [replace(row, path=_within(file.parent, row.path)) for row in rows]
     if not rows:
         raise DataError(f"{file}: it names no images")
     _check_unique(file, rows)
@@ -79,6 +80,9 @@ def _read(file: Path) -> tuple[bool, list[_Row]]:
 def _csv_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     with file.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream, skipinitialspace=True)  # or quotes behind a space were no quotes
+        header = [name.strip() for name in reader.fieldnames or ()]
+        if header and ("path" not in header or not {"label", "labels"} & set(header)):
+            raise DataError(f"{file}: its header is {','.join(header)}; it has to have path and label (or labels)")
         for row in reader:
             where = f"{file}, line {reader.line_num}"
             if None in row:
@@ -118,6 +122,13 @@ def _row(where: str, values: dict[str, Any], several: bool) -> _Row:
     if not all(isinstance(label, (str, int)) and not isinstance(label, bool) for label in labels):
         raise DataError(f"{where}: {name}: expected names, got {labels!r}")
     return _Row(path, tuple(map(str, labels)), str(split), where)
+
+
+def _within(root: Path, path: str) -> str:
+    """A path from the manifest's folder, if it lies below that: the same wherever the folder is."""
+    plain = Path(os.path.normpath(path))
+    folder = Path(os.path.abspath(root))  # noqa: PTH100, which would follow links
+    return (plain.relative_to(folder) if plain.is_relative_to(folder) else plain).as_posix()
 
 
 def _check_unique(file: Path, rows: list[_Row]) -> None:

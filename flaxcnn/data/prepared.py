@@ -29,7 +29,7 @@ def tfds_splits(
 
     Args:
         builder: its name, such as `imagenette/160px`: one of tensorflow-datasets' own, or one that lies in `data_dir`.
-        data_dir: where it was prepared; ~/tensorflow_datasets by default.
+        data_dir: where it was prepared; by default tensorflow-datasets' own, $TFDS_DATA_DIR or ~/tensorflow_datasets.
         download: whether to download and prepare it if need be. Otherwise nothing touches the network.
 
     Returns:
@@ -40,7 +40,7 @@ def tfds_splits(
     """
     import tensorflow_datasets as tfds
 
-    folder = Path(data_dir) if data_dir is not None else Path.home() / "tensorflow_datasets"
+    folder = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     made = _builder(builder, folder)
     with _quiet():
         is_prepared = made.is_prepared()
@@ -60,13 +60,15 @@ def _builder(name: str, folder: Path) -> Any:
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.registered import DatasetNotFoundError
 
+    if name.startswith("huggingface:"):  # its library asks the network before it is known what is there
+        raise DataError(f"{name}: only tensorflow-datasets' own data sets are read, and what lies in {folder}")
     try:
         with _quiet():
             return tfds.builder(name, data_dir=str(folder), file_format="array_record")
     except DatasetNotFoundError as error:
         known = {*tfds.list_builders(with_community_datasets=False), *_datasets_in(folder)}
         raise DataError(f"tensorflow-datasets has no data set {name!r}{did_you_mean(name, known)}") from error
-    except ValueError as error:
+    except (ValueError, AssertionError) as error:  # the latter of no such version
         reason = " ".join(str(error).split()).rpartition('}": ')[2]  # without the builder's arguments
         anew = f" Prepare it anew with `tfds build {name} --file_format=array_record`." if "format" in reason else ""
         raise DataError(f"{name}: {reason[:200]}{anew}") from error
@@ -91,7 +93,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _datasets_in(folder: Path) -> list[str]:
-    return sorted({file.parents[1].name for file in folder.glob("*/*/dataset_info.json")})
+    of_versions = folder.glob("*/*/dataset_info.json")
+    of_configs = (file.parent for file in folder.glob("*/*/*/dataset_info.json"))
+    return sorted({file.parents[1].relative_to(folder).as_posix() for file in (*of_versions, *of_configs)})
 
 
 def _how_to_prepare(name: str, folder: Path, builder: Any) -> str:
@@ -107,6 +111,10 @@ def _how_to_prepare(name: str, folder: Path, builder: Any) -> str:
 
 
 def _prepare(builder: Any) -> None:
+    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+    from tensorflow_datasets.core.download.extractor import ExtractError, UnsafeArchiveError
+    from tensorflow_datasets.core.download.util import DownloadError
+
     try:
         builder.download_and_prepare(file_format="array_record")
     except ModuleNotFoundError as error:
@@ -116,7 +124,10 @@ def _prepare(builder: Any) -> None:
             f"{builder.name}: its builder encodes images with TensorFlow, which is not installed; where it is, prepare "
             f"it with `tfds build {builder.name} --file_format=array_record`, and copy the folder {builder.data_path}"
         ) from error
-    except (AssertionError, OSError) as error:
+    except (
+        *(AssertionError, OSError),
+        *(DownloadError, NonMatchingChecksumError, ExtractError, UnsafeArchiveError),
+    ) as error:
         raise DataError(f"{builder.name} cannot be prepared: {' '.join(str(error).split())}") from error
 
 
@@ -132,7 +143,7 @@ def _open(builder: Any, split: str) -> PreparedSource:
 class PreparedSource:
     """Records of ArrayRecord files, decoded when they are read."""
 
-    records: Sequence[Mapping[str, Any]]  # image: the bytes of a file; label: int
+    records: Any  # a sequence of mappings; image: the bytes of a file; label: int
     class_names: tuple[str, ...]
     split: str
     folder: Path
@@ -153,14 +164,20 @@ class PreparedSource:
         return labels if self.rows is None else labels[self.rows]
 
     def _all_labels(self) -> np.ndarray:
-        file = self.folder / f"labels-{self.split}.npy"
-        if file.is_file() and len(kept := np.load(file)) == len(self.records):
-            return kept
-        labels = np.array([record["label"] for record in self.records], np.int64)
-        if os.access(self.folder, os.W_OK):
-            partial_file = file.with_suffix(f".{os.getpid()}.npy")
-            np.save(partial_file, labels)
-            partial_file.replace(file)
+        file = self.folder / f"labels-{self.split}-{self.version[:16]}.npy"
+        with contextlib.suppress(OSError, ValueError, EOFError):  # not there yet, or damaged: the records have them
+            return np.load(file)
+        labels = np.empty(len(self.records), np.int64)
+        for start in range(0, len(labels), 256):  # many at a time take half as long, and all of them too much memory
+            rows = range(start, min(start + 256, len(labels)))
+            labels[rows] = [record["label"] for record in self.records.__getitems__([*rows])]
+        unfinished = file.with_suffix(f".{os.getpid()}.npy")
+        with contextlib.suppress(OSError):  # a folder that cannot be written, or is full, does without
+            try:
+                np.save(unfinished, labels)
+                unfinished.replace(file)
+            finally:
+                unfinished.unlink(missing_ok=True)
         return labels
 
     @cached_property
@@ -190,19 +207,26 @@ def write_arrayrecord(name: str, splits: Mapping[str, Source], data_dir: str | o
 
     Args:
         name: what `tfds_splits` will know it by: lower case, digits and underscores.
-        splits: of the same classes, an example with one label; "all" becomes "train".
+        splits: of the same classes, an example with one label; "all" becomes "train", for tensorflow-datasets keeps
+            that word for itself.
         data_dir: the folder to put it into.
 
     Returns:
         The folder of the data set.
 
     Raises:
-        DataError: there is one of that name, or an image cannot be read.
+        DataError: there is one of that name here or among tensorflow-datasets' own, or an image cannot be read.
     """
     import tensorflow_datasets as tfds
 
     if re.fullmatch(r"[a-z][a-z0-9_]*", name) is None:
         raise DataError(f"{name!r} is no name for a data set: use lower case, digits and underscores")
+    if name in tfds.list_builders(with_community_datasets=False):  # which would be read in its place
+        raise DataError(f"{name!r} is one of tensorflow-datasets' own data sets: choose another name")
+    if "all" in splits:
+        if "train" in splits:
+            raise DataError("splits: 'all' would be called 'train', and there is one: rename either")
+        splits = {"train" if split == "all" else split: source for split, source in splits.items()}
     class_names = next(iter(splits.values())).class_names
 
     class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -215,8 +239,7 @@ def write_arrayrecord(name: str, splits: Mapping[str, Source], data_dir: str | o
             return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
 
         def _split_generators(self, dl_manager: Any) -> Any:
-            # tensorflow-datasets keeps the word `all` for itself.
-            return {"train" if s == "all" else s: self._generate_examples(source) for s, source in splits.items()}
+            return {split: self._generate_examples(source) for split, source in splits.items()}
 
         def _generate_examples(self, source: Source) -> Iterator[tuple[int, dict[str, Any]]]:  # type: ignore[override]
             for i in range(len(source)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from flaxcnn.data.images import DataError, Decode, decode, read_file
 
 
 class Example(TypedDict):
-    image: Image.Image  # mode RGB
+    image: Image.Image  # mode RGB; or what the source's decoder makes, if its transform takes that
     label: int | np.ndarray  # of several labels, float32 (classes,) of zeros and ones
 
 
@@ -78,7 +79,7 @@ class FolderSource:
     """Image files, decoded when they are read."""
 
     root: Path
-    files: tuple[str, ...]  # POSIX paths relative to root
+    files: tuple[str, ...]  # POSIX paths relative to root, or absolute
     labels: np.ndarray  # (n,) int64, or (n, classes) float32
     class_names: tuple[str, ...]
     skipped: tuple[str, ...] = ()  # unreadable files that were left out, as paths
@@ -91,16 +92,15 @@ class FolderSource:
         try:
             image = self.decode(read_file(self.name(index)), self.name(index))
         except DataError as error:
-            raise DataError(
-                f"{error}; mend or remove the file, or train without such files: on_error='skip', --data.on_error skip"
-            ) from error
+            advice = "mend or remove the file, or train without such files: on_error='skip', --data.on_error skip"
+            raise DataError(error.reason, advice) from error
         return {"image": image, "label": label_of(self.labels, index)}
 
     def name(self, index: int) -> str:
         return str(self.root / self.files[index])
 
     def key(self, index: int) -> str:
-        return self.files[index]
+        return unicodedata.normalize("NFC", self.files[index])  # some file systems write an é as an e and an accent
 
     def select(self, indices: Sequence[int] | np.ndarray) -> FolderSource:
         return replace(self, files=tuple(self.files[i] for i in indices), labels=self.labels[indices])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,8 +13,9 @@ from typing import Literal, cast
 import numpy as np
 
 from flaxcnn.data.images import DataError, load_image
+from flaxcnn.data.machine import in_threads
 from flaxcnn.data.source import ArraySource, FolderSource
-from flaxcnn.data.splits import Split, choose, group_of
+from flaxcnn.data.splits import VAL_FRACTION, Split, choose, group_of
 
 # What torchvision's ImageFolder takes, and what else Pillow reads that holds pictures (no documents, films or icons).
 IMAGE_SUFFIXES = (
@@ -24,7 +24,7 @@ IMAGE_SUFFIXES = (
 )
 
 
-def digits(split: Split, *, val_fraction: float = 0.2, seed: int = 0) -> ArraySource:
+def digits(split: Split, *, val_fraction: float = VAL_FRACTION, seed: int = 0) -> ArraySource:
     """scikit-learn's handwritten digits: 1,797 greyscale images of 8x8 pixels, ten classes.
 
     Args:
@@ -60,7 +60,7 @@ def image_folder(
     path: str | os.PathLike[str],
     split: Split,
     *,
-    val_fraction: float = 0.1,
+    val_fraction: float = VAL_FRACTION,
     seed: int = 0,
     on_error: Literal["fail", "skip"] = "fail",
 ) -> FolderSource:
@@ -100,17 +100,20 @@ def folder_splits(path: str | os.PathLike[str]) -> dict[str, Callable[[], Folder
     """
     root = Path(path)
     if not root.exists():
-        raise DataError(f"{root}: no such folder")
+        raise DataError(f"{root}: no such folder; name one with a folder a class in it")
     if not root.is_dir():
-        raise DataError(f"{root}: expected a folder of images, found a file")
+        raise DataError(f"{root}: expected a folder with a folder a class in it, found a file")
     if not _has_split_folders(root):
         return {"all": lambda: _scan(root, _class_names(root))}
     train, held_out = root / "train", _held_out_folder(root)
     class_names = _shared_class_names(train, held_out)
-    folders = {"train": train, held_out.name: held_out}
-    if (root / "test").is_dir():
-        folders["test"] = root / "test"
-    return {name: partial(_scan, folder, class_names) for name, folder in folders.items()}
+    splits: dict[str, Callable[[], FolderSource]] = {
+        folder.name: partial(_scan, folder, class_names) for folder in (train, held_out)
+    }
+    test = root / "test"
+    if test.is_dir() and test != held_out and _class_folders(test):  # it may be of images without labels, too
+        splits["test"] = lambda: _scan(test, _shared_class_names(train, test))
+    return splits
 
 
 def _has_split_folders(root: Path) -> bool:
@@ -148,12 +151,16 @@ def _held_out_folder(root: Path) -> Path:
 
 
 def _class_names(root: Path) -> tuple[str, ...]:
-    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
+    names = _class_folders(root)
     if not names:
         raise DataError(f"{root}: no class folders in it (expected {root.name}/<class>/<image>)")
     if len(names) == 1:
         raise DataError(f"{root}: only one class folder, {names[0]!r}: expected two or more")
-    return tuple(names)
+    return names
+
+
+def _class_folders(root: Path) -> tuple[str, ...]:
+    return tuple(sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not _is_hidden(entry.name)))
 
 
 def _scan(root: Path, class_names: tuple[str, ...]) -> FolderSource:
@@ -162,7 +169,7 @@ def _scan(root: Path, class_names: tuple[str, ...]) -> FolderSource:
     for label, class_name in enumerate(class_names):
         members = sorted(f"{class_name}/{file}" for file in _images_below(root / class_name))
         if not members:
-            raise DataError(f"{root / class_name}: no images in this class folder")
+            raise DataError(f"{root / class_name}: no images in this class folder: add some, or remove it")
         files += members
         labels += [label] * len(members)
     return FolderSource(root, tuple(files), np.array(labels, np.int64), class_names)
@@ -177,13 +184,21 @@ def _images_below(folder: Path) -> Iterator[str]:
 
 
 def _visible(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """The folders below one, itself too, and the names of the files in each, without hidden ones."""
+    """The folders below one, itself too, and the names of the files in each, without hidden ones.
 
-    def fail(error: OSError) -> None:
-        raise error  # A folder that cannot be listed must not pass for an empty one.
+    Links to folders are followed, as torchvision does, but into no folder twice: a link may lead back.
+    """
 
-    for parent, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not _is_hidden(name)]
+    def fail(error: OSError) -> None:  # A folder that cannot be listed must not pass for an empty one.
+        raise DataError(f"{error.filename}: {error.strerror}") from error
+
+    seen = set()
+    for parent, folders, files in os.walk(folder, onerror=fail, followlinks=True):
+        if (place := os.path.realpath(parent)) in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
         yield parent, [name for name in files if not _is_hidden(name)]
 
 
@@ -215,15 +230,14 @@ def without_unreadable(source: FolderSource, split: Split) -> FolderSource:
             return False
         return True
 
-    with ThreadPoolExecutor() as pool:
-        readable = np.array(list(pool.map(is_readable, range(len(source)))))
+    readable = np.array(list(in_threads(is_readable, range(len(source)))))
     skipped = tuple(source.name(i) for i in np.flatnonzero(~readable).tolist())
     kept = replace(source.select(np.flatnonzero(readable)), skipped=skipped)
     before, after = group_of(source), group_of(kept)
     lost = sorted(set(before.tolist()) - set(after.tolist()))
     if lost and (split == "train" or not len(kept)):
         folder = source.root / source.class_names[lost[0]] if source.labels.ndim == 1 else source.root
-        raise DataError(f"{folder}: no image for {split} is readable")
+        raise DataError(f"{folder}: no image for {split} is readable: mend them, or remove the class")
     return kept
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from flaxcnn.data.images import DataError
 from flaxcnn.data.sources import image_folder
+from flaxcnn.data.splits import VAL_FRACTION
 
 
 def split_folder(
-    source: str | os.PathLike[str], target: str | os.PathLike[str], *, val_fraction: float = 0.1, seed: int = 0
+    source: str | os.PathLike[str], target: str | os.PathLike[str], *, val_fraction: float = VAL_FRACTION, seed: int = 0
 ) -> dict[str, dict[str, int]]:
     """Copy a folder with a folder a class to one with `train/` and `val/` and a folder a class in each.
 
@@ -37,7 +38,7 @@ def split_folder(
         raise DataError(f"{target} lies within {source}: name another folder")
     sources = {split: image_folder(source, split, val_fraction=val_fraction, seed=seed) for split in ("train", "val")}
     if any(each.root != source for each in sources.values()):
-        raise DataError(f"{source} is split already: it has {sources['train'].root.name}/")
+        raise DataError(f"{source} is split already: it has {sources['train'].root.name}/; train on it as it is")
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         for split, images in sources.items():

@@ -21,9 +21,10 @@ from flaxcnn.errors import did_you_mean
 Split = Literal["train", "val"]
 SomeSource = TypeVar("SomeSource", bound=Source)
 Splits = Mapping[str, Callable[[], SomeSource]]  # a data set's own splits, "all" where it has none
+VAL_FRACTION = 0.2  # of each class, where nothing else is said
 HELD_OUT = ("val", "validation", "valid", "test")  # the first of these that there is
 
-_SLICE = re.compile(r"(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
+_SLICE = re.compile(r"(.+?)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
 
 
 def choose(
@@ -31,7 +32,7 @@ def choose(
     split: Split,
     *,
     spec: str | None = None,
-    val_fraction: float = 0.1,
+    val_fraction: float = VAL_FRACTION,
     fold: tuple[int, int] | None = None,
     seed: int = 0,
 ) -> SomeSource:
@@ -87,15 +88,15 @@ def slice_of(splits: Splits[SomeSource], spec: str, *, seed: int = 0) -> SomeSou
     Raises:
         DataError: there is no such split, or nothing in the slice.
     """
+    if spec in splits:
+        return splits[spec]()
     match = _SLICE.fullmatch(spec)
-    if match is None:
+    if match is None or "[" in match[1]:
         raise DataError(f"{spec!r} is no split: write a name, or a slice such as train[:90%] or train[:1000]")
     name, first, last = match.groups()
     if name not in splits:
         raise DataError(f"there is no split {name!r}{did_you_mean(name, splits)}")
     source = splits[name]()
-    if "[" not in spec:
-        return source
     start, stop = (_position(word, len(source), default) for word, default in ((first, 0), (last, len(source))))
     if start >= stop:
         raise DataError(f"{spec}: no example of {len(source)} lies in this slice")
@@ -126,7 +127,10 @@ def stratified(source: Source, split: Split, fraction: float, *, seed: int = 0) 
     chosen: list[int] = []
     for ranked in _ranked(source, seed):
         if len(ranked) < 2:
-            raise DataError(f"{source.name(ranked[0])}: alone in its class, too few to hold a share out for val")
+            raise DataError(
+                f"{source.name(ranked[0])}: alone in its class, too few to hold a share out for val; "
+                "add another image, or leave the class out"
+            )
         held_out = min(max(round(len(ranked) * fraction), 1), len(ranked) - 1)
         chosen += ranked[:held_out] if split == "val" else ranked[held_out:]
     return np.array(sorted(chosen))
@@ -153,7 +157,8 @@ def fold_indices(source: Source, fold: tuple[int, int], split: Split, *, seed: i
     for members in _ranked(source, seed):
         if len(members) < count:
             raise DataError(
-                f"{source.name(members[0])}: its class has {len(members)} examples, too few for {count} folds"
+                f"{source.name(members[0])}: its class has {len(members)} examples, too few for {count} folds; "
+                "take fewer folds, or add images"
             )
         part[members] = (dealt + np.arange(len(members))) % count
         dealt += len(members)

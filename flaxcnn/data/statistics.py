@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from flaxcnn.data.machine import in_threads
 from flaxcnn.data.source import Source
 
 
@@ -30,8 +30,7 @@ def channel_statistics(
         pixels = pixels.reshape(-1, pixels.shape[-1])  # (h * w, c)
         return len(pixels), pixels.sum(axis=0), (pixels**2).sum(axis=0)
 
-    with ThreadPoolExecutor() as pool:
-        counts, totals, squares = zip(*pool.map(sums, indices), strict=True)
+    counts, totals, squares = zip(*in_threads(sums, indices), strict=True)
     mean = np.sum(totals, axis=0) / sum(counts)
     variance = np.sum(squares, axis=0) / sum(counts) - mean**2
     return mean, np.sqrt(np.maximum(variance, 0)), len(indices)

@@ -39,20 +39,21 @@ TrainView = Literal["none", "pad_crop", "random_resized_crop"]
 Views = Literal["one", "flip", "ten_crop"]
 
 
-def to_float(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """Scales an RGB image to 0..1 and normalises its channels.
+def to_float(image: Image.Image | np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """Scales an image to 0..1 and normalises its channels.
 
     Args:
-        image: mode RGB.
+        image: mode RGB, or its pixels, uint8 (h, w, c).
         mean: subtracted, a number a channel, on the scale 0..1.
         std: divided by, likewise.
 
     Returns:
         float32 (h, w, c).
     """
-    width, height = image.size
+    pixels = np.asarray(image)
+    height, width, _ = pixels.shape
     # Whole rows at a time: numpy is four times slower where the last axis is only 3 long.
-    rows = np.asarray(image, np.float32).reshape(height, -1)  # (h, w * c), a fresh copy
+    rows = pixels.astype(np.float32).reshape(height, -1)  # (h, w * c)
     rows /= 255
     rows -= np.tile(np.asarray(mean, np.float32), width)
     rows /= np.tile(np.asarray(std, np.float32), width)
@@ -76,10 +77,15 @@ def to_pixels(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -
     return np.clip(images * scale + shift, 0, 1)
 
 
-def _normalised(image: Image.Image, mean: Sequence[float], std: Sequence[float], channels: int) -> np.ndarray:
-    if channels == 3:
-        return to_float(image, mean, std)
-    return to_float(image.convert("L"), (fmean(mean),), (fmean(std),))
+def _pixels(image: Image.Image, channels: int) -> np.ndarray:
+    """uint8 (h, w, channels), of an image in mode RGB."""
+    return np.asarray(image) if channels == 3 else np.asarray(image.convert("L"))[:, :, None]
+
+
+def _normalised(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    if pixels.shape[-1] == 1:
+        mean, std = (fmean(mean),), (fmean(std),)
+    return to_float(pixels, mean, std)
 
 
 @dataclass(frozen=True)
@@ -111,8 +117,15 @@ class Preprocessing:
         check_interpolation(self.interpolation)
 
     def __call__(self, image: Image.Image | JpegFile) -> np.ndarray:
-        image = _evaluation_view(_whole(image), self.size, self.resize, self.interpolation)
-        return _normalised(image, self.mean, self.std, self.channels)
+        return self.normalise(self.pixels(image))
+
+    def pixels(self, image: Image.Image | JpegFile) -> np.ndarray:
+        """The view of an image before it is normalised: uint8 (size, size, channels)."""
+        return _pixels(_evaluation_view(_whole(image), self.size, self.resize, self.interpolation), self.channels)
+
+    def normalise(self, pixels: np.ndarray) -> np.ndarray:
+        """Makes float32 (h, w, channels) of uint8."""
+        return _normalised(pixels, self.mean, self.std)
 
 
 class View(NamedTuple):
@@ -191,6 +204,10 @@ class TrainTransform:
     def __call__(self, image: Image.Image | JpegFile, rng: np.random.Generator) -> np.ndarray:
         return self.apply(image, self.draw(rng, *image.size))
 
+    def pixels(self, image: Image.Image | JpegFile, rng: np.random.Generator) -> np.ndarray:
+        """A random view of an image before it is normalised and erased: uint8 (size, size, channels)."""
+        return _pixels(self.apply_to_image(image, self.draw(rng, *image.size)), self.channels)
+
     def draw(self, rng: np.random.Generator, width: int, height: int) -> View:
         """Draws how an image is to be seen.
 
@@ -222,7 +239,7 @@ class TrainTransform:
 
     def apply(self, image: Image.Image | JpegFile, view: View) -> np.ndarray:
         """Makes the view of an image: float32 (size, size, channels)."""
-        pixels = _normalised(self.apply_to_image(image, view), self.mean, self.std, self.channels)
+        pixels = _normalised(_pixels(self.apply_to_image(image, view), self.channels), self.mean, self.std)
         if view.erased is not None:
             top, left, height, width = view.erased
             pixels[top : top + height, left : left + width] = 0
@@ -278,11 +295,12 @@ class TestTimeViews:
         settings = self.preprocessing
         if self.views == "ten_crop":
             assert settings.resize is not None  # `__post_init__` saw to it
-            views = ten_crops(resize(to_rgb(image), settings.resize, settings.interpolation), settings.size)
+            image = _without_far_ends(to_rgb(image))
+            views = ten_crops(resize(image, settings.resize, settings.interpolation), settings.size)
         else:
             view = _evaluation_view(to_rgb(image), settings.size, settings.resize, settings.interpolation)
             views = [view] if self.views == "one" else [view, horizontal_flip(view)]
-        return np.stack([_normalised(view, settings.mean, settings.std, settings.channels) for view in views])
+        return np.stack([settings.normalise(_pixels(view, settings.channels)) for view in views])
 
 
 def _whole(image: Image.Image | JpegFile) -> Image.Image:
@@ -295,7 +313,18 @@ def _evaluation_view(
 ) -> Image.Image:
     if short_side is None:
         return resize(image, (size, size), interpolation)
-    return center_crop(resize(image, short_side, interpolation), size)
+    return center_crop(resize(_without_far_ends(image), short_side, interpolation), size)
+
+
+_LONGEST = 256  # times as long as wide, a strip
+
+
+def _without_far_ends(image: Image.Image) -> Image.Image:
+    """The middle of a strip: resized to 256 pixels, all of one of 1x65500 pixels would take 64 GB."""
+    width, height = image.size
+    most = _LONGEST * min(width, height)
+    left, top = (max(-(-(length - most) // 2), 0) for length in (width, height))  # as much from both ends: one middle
+    return image.crop((left, top, width - left, height - top)) if left or top else image
 
 
 def _check_positive(field: str, value: int) -> None:

@@ -45,16 +45,22 @@ def encoded(kind: str, picture: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def real_images(count: int) -> Iterator[tuple[str, Image.Image]]:
-    """Parts of photographs, of odd sizes and all kinds, each decoded from a file: its kind and the image."""
+def real_files(count: int) -> Iterator[tuple[str, bytes]]:
+    """Parts of photographs, of odd sizes and all kinds, and one in twenty whole: its kind, and an image file of it."""
     rng, pictures = np.random.default_rng(0), photographs()
     for number in range(count):
         kind, picture = KINDS[number % len(KINDS)], pictures[number % 2]
         width, height = (int(n) for n in rng.integers(5, 120, 2))
         left, top = int(rng.integers(picture.width - width)), int(rng.integers(picture.height - height))
-        file = io.BytesIO(encoded(kind, picture.crop((left, top, left + width, top + height))))
-        with Image.open(file) as image:
-            yield f"{number} {kind}", to_rgb(ImageOps.exif_transpose(image))
+        part = picture if number % 20 == 0 else picture.crop((left, top, left + width, top + height))
+        yield f"{number} {kind}", encoded(kind, part)
+
+
+def real_images(count: int) -> Iterator[tuple[str, Image.Image]]:
+    """The same, decoded."""
+    for name, content in real_files(count):
+        with Image.open(io.BytesIO(content)) as image:
+            yield name, to_rgb(ImageOps.exif_transpose(image))
 
 
 IDX_STEMS = {"train": "train", "test": "t10k"}

@@ -87,6 +87,9 @@ def test_damaged_idx_files_are_named(tmp_path: Path) -> None:
     assert f"{file}: damaged" in message()
     file.write_bytes(gzip.compress(gzip.decompress(whole)[:-1]))
     assert f"{file}: it ends before its 4 examples do" in message()
+    for count in (2**32 - 1, 2**31):  # more than there is memory
+        file.write_bytes(gzip.compress(struct.pack(">4I", 0x803, count, 28, 28) + images.tobytes()))
+        assert f"{file}: it ends before its {count} examples do" in message()
     for content in (b"", b"<html>", gzip.decompress(whole)[:8] + bytes(8)):
         file.write_bytes(gzip.compress(content))
         assert f"{file}: not an IDX file of 28x28 bytes" in message()

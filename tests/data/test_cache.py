@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flaxcnn.data import CachedSource, DataError, digits_splits, folder_splits, tfds_splits, write_arrayrecord
+from flaxcnn.data import CachedSource, DataError, cache, digits_splits, folder_splits, tfds_splits, write_arrayrecord
 from flaxcnn.data.source import Example, FolderSource
 
 
@@ -80,7 +80,7 @@ def test_a_data_set_that_is_prepared_anew_is_decoded_anew(tmp_path: Path) -> Non
         for _ in range(2):
             for i in range(4):
                 np.testing.assert_array_equal(pixels(cached, i), pixels(part, i))
-    assert len(list((tmp_path / "cache").iterdir())) == 8
+    assert len(list((tmp_path / "cache").iterdir())) == 4  # in the place of the old ones
     np.testing.assert_array_equal(pixels(cached.select([2]), 0), pixels(digits, 12))
 
 
@@ -90,6 +90,28 @@ def test_examples_that_only_have_a_name_are_not_kept_on_disk(tmp_path: Path) -> 
     flipped = replace(digits, images=digits.images[:, :, ::-1])
     for source in (digits, flipped):
         np.testing.assert_array_equal(pixels(CachedSource(source, tmp_path), 3), pixels(source, 3))
+
+
+def test_memory_is_a_quarter_of_the_machines_at_most(source: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "memory", lambda: 4 * 3 * 10 * 20 * 3)
+    cached = CachedSource(source)
+    for _ in range(2):
+        for i in range(8):
+            pixels(cached, i)
+    assert sorted(source.decoded) == [0, 1, 2, *sorted([*range(3, 8), *range(3, 8)])]
+
+
+def test_a_full_disk_is_named_and_leaves_nothing_behind(
+    source: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    cached = CachedSource(source, tmp_path / "cache")
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(DataError, match=r"cannot be kept there: No space left on device"):
+        cached[0]
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def test_memory_is_bounded(source: Counting) -> None:

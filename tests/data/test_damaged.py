@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import struct
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from flaxcnn.data import DataError, Preprocessing, check_data, eval_batches, folder_splits, without_unreadable
 from tests.data.pictures import photographs
@@ -79,29 +81,38 @@ def test_each_is_named_and_the_rest_is_read(folder: Path) -> None:
     assert len(kept) == 4 and len(kept.skipped) == 300
 
 
-def test_the_loader_ends_at_the_first_with_its_name(folder: Path) -> None:
+def test_the_loader_names_each(folder: Path) -> None:
     source = folder_splits(folder)["all"]()
-    for start in range(0, 304, 38):
-        part = source.select(range(start, min(start + 10, 304)))
+    is_good = np.array([Path(source.name(i)).name.startswith("good") for i in range(304)])
+    (whole, *_), damaged = np.flatnonzero(is_good), np.flatnonzero(~is_good)
+    assert len(list(eval_batches(source.select([whole]), Preprocessing(8), batch_size=1))) == 1
+    assert len(damaged) == 300
+    for i in damaged:
         with pytest.raises(DataError) as caught:
-            list(eval_batches(part, Preprocessing(8), batch_size=4, num_threads=3))
-        assert str(folder) in str(caught.value)
+            list(eval_batches(source.select([whole, i]), Preprocessing(8), batch_size=1, num_threads=2))
+        assert str(caught.value).startswith(f"{source.name(i)}: ") and "\n" not in str(caught.value)
 
 
-def test_memory_is_bounded(folder: Path) -> None:
-    """A process of its own, whose greatest memory is read: the bombs would take 1.2 GB each."""
+def test_memory_is_bounded(folder: Path, tmp_path: Path) -> None:
+    """A process of its own, whose greatest memory is read: the bombs would take 1.2 GB each, the strip 64."""
+    shutil.copytree(folder, tmp_path / "images")
+    Image.new("RGB", (1, 65_500)).save(tmp_path / "images" / "class_0" / "strip.png")
     code = """
-import pathlib, re, sys, warnings
+import contextlib, pathlib, re, sys, warnings
 warnings.simplefilter("ignore")
-from flaxcnn.data import check_data, folder_splits
-report = check_data({"all": folder_splits(sys.argv[1])["all"]()})
+from flaxcnn.data import DataError, Preprocessing, check_data, eval_batches, folder_splits
+source = folder_splits(sys.argv[1])["all"]()
+report = check_data({"all": source})
+for i in range(len(source)):
+    with contextlib.suppress(DataError):
+        list(eval_batches(source.select([i]), Preprocessing(224, 256), batch_size=1))
 status = pathlib.Path("/proc/self/status").read_text()
 print(len(report.broken), re.search(r"VmHWM:\\s*(\\d+) kB", status)[1])
 """
     if not Path("/proc/self/status").exists():
         pytest.skip("only Linux tells the greatest memory of a process apart from its parent's")
     out = subprocess.run(
-        [sys.executable, "-c", code, str(folder)], check=True, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code, str(tmp_path / "images")], check=True, capture_output=True, text=True, timeout=120
     )
     broken, kilobytes = map(int, out.stdout.split())
     assert broken == 300

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from PIL import Image
 
 from flaxcnn.data import DataError, load_image, to_rgb
+from tests.data.pictures import real_files
 
 
 def random_image(mode: str, width: int = 13, height: int = 7) -> Image.Image:
@@ -76,20 +79,33 @@ def test_32_bit_pixels_are_refused(tmp_path: Path, dtype: type) -> None:
         load_image(path)
 
 
+UPRIGHT = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: np.rot90(a),
+}
+
+
+def test_200_real_images_decode_as_by_torchvisions_loader(tmp_path: Path) -> None:
+    folder = pytest.importorskip("torchvision.datasets.folder", reason="torchvision is the reference")
+    path, kinds = tmp_path / "image", Counter()
+    for name, content in real_files(200):
+        path.write_bytes(content)
+        with Image.open(path) as image:
+            kinds[image.mode] += 1
+            upright = UPRIGHT[image.getexif().get(0x0112, 1)]
+        expected = upright(np.asarray(folder.default_loader(str(path))))
+        np.testing.assert_array_equal(np.asarray(load_image(path)), expected, err_msg=name)
+    assert kinds.keys() == {"RGB", "L", "RGBA", "P", "LA", "CMYK", "1"}
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tiff", "webp"])
-@pytest.mark.parametrize(
-    ("orientation", "upright"),
-    [
-        (1, lambda a: a),
-        (2, lambda a: a[:, ::-1]),
-        (3, lambda a: a[::-1, ::-1]),
-        (4, lambda a: a[::-1]),
-        (5, lambda a: a.swapaxes(0, 1)),
-        (6, lambda a: np.rot90(a, -1)),
-        (7, lambda a: a[::-1, ::-1].swapaxes(0, 1)),
-        (8, lambda a: np.rot90(a)),
-    ],
-)
+@pytest.mark.parametrize(("orientation", "upright"), UPRIGHT.items())
 def test_exif_orientation_is_applied(tmp_path: Path, suffix: str, orientation: int, upright) -> None:
     stored, turned = tmp_path / f"stored.{suffix}", tmp_path / f"turned.{suffix}"
     random_image("RGB").save(stored)
@@ -134,6 +150,16 @@ def test_text_in_an_image_file(tmp_path: Path) -> None:
     path.write_text("<html>404</html>")
     with pytest.raises(DataError, match=r"page.jpg: not an image"):
         load_image(path)
+
+
+def test_an_open_file_and_bytes_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    random_image("RGB").save(path)
+    for stream in (path.open("rb"), io.BytesIO(path.read_bytes())):
+        with stream:
+            np.testing.assert_array_equal(np.asarray(load_image(stream)), np.asarray(random_image("RGB")))
+    with pytest.raises(DataError, match=r"^the open file: not an image that Pillow can read"):
+        load_image(io.BytesIO(b"no image"))
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

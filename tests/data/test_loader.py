@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
+import re
 import subprocess
 import sys
 import threading
@@ -19,10 +19,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import SingleDeviceSharding
 from PIL import Image
 
-from flaxcnn.data import DataError, Preprocessing, digits, eval_batches, steps_per_epoch, train_batches, view_rng
-from flaxcnn.data.loader import MAX_DEFAULT_THREADS, default_threads
+from flaxcnn.data import (
+    DataError,
+    Preprocessing,
+    digits,
+    eval_batches,
+    steps_per_epoch,
+    train_batches,
+    training_order,
+    view_rng,
+)
 from flaxcnn.data.source import Example
 
 N = 23
@@ -115,16 +124,6 @@ def test_order_is_uniform() -> None:
     assert len(first) == N and min(first.values()) > 55 and max(first.values()) < 145
 
 
-def test_a_thread_for_each_core_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5}, raising=False)
-    assert default_threads() == 2
-    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS and Windows
-    assert default_threads() == MAX_DEFAULT_THREADS
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert default_threads() == 1
-
-
 def test_threads_change_nothing() -> None:
     assert_same(train(11, num_threads=1), train(11, num_threads=5))
 
@@ -151,10 +150,25 @@ def test_view_depends_on_seed_epoch_and_example_only() -> None:
     assert all(np.array_equal(larger[n], noise) for n, noise in first.items())
 
 
-def test_a_view_can_be_drawn_again() -> None:
-    for epoch, batches in enumerate((train(5), train(10)[5:])):
-        for number, noise in noises(batches).items():
-            np.testing.assert_array_equal(noise, view_rng(1, epoch, number).random((3, 2)).astype(np.float32))
+@pytest.mark.parametrize("options", [{}, {"repeats": 3}, {"balanced": True}])
+def test_any_view_can_be_drawn_again(options: dict) -> None:
+    source = Unbalanced()
+    order = training_order(source, batch_size=4, seed=1, **options)
+    for step, batch in enumerate(train(12, source=source, **options)):
+        for image, label, shown in zip(batch["image"], batch["label"], order(step), strict=True):
+            assert (image[0, 0, 0], label, shown.epoch) == (shown.example, source.labels[shown.example], step // 5)
+            noise = view_rng(1, *shown).random((3, 2)).astype(np.float32)
+            np.testing.assert_array_equal(image[:, :, 2], noise)
+
+
+def test_a_view_that_cannot_be_made_tells_of_what_example() -> None:
+    def fail(image: Image.Image, *_: object) -> np.ndarray:
+        raise ZeroDivisionError
+
+    for read in (lambda: train(1, view=fail), lambda: list(eval_batches(Numbers(), fail, batch_size=4))):
+        with pytest.raises(ZeroDivisionError) as caught:
+            read()
+        assert re.fullmatch(r"in the transform of number \d+", caught.value.__notes__[0])
 
 
 def test_repeated_examples_come_in_a_row_each_seen_anew() -> None:
@@ -317,6 +331,7 @@ def test_what_is_held_of_a_batch_is_never_written_again() -> None:
         lambda image: np.asarray(memoryview(image)),
         lambda image: image.view(np.ndarray).reshape(-1)[::2],
         jax.device_put,
+        lambda image: jax.make_array_from_process_local_data(SingleDeviceSharding(jax.devices()[0]), image),
         lambda image: jax.jit(jnp.negative)(image),
     )
     held, expected, addresses = [], [], []

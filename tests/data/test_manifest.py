@@ -80,6 +80,20 @@ def test_several_labels_are_vectors_up_to_the_batch(tmp_path: Path, name: str) -
     np.testing.assert_array_equal(batch["label"], expected[batch["image"][:, 0, 0, 0].astype(int)])
 
 
+@pytest.mark.parametrize("absolute", [False, True])
+def test_the_split_does_not_depend_on_where_the_manifest_lies(tmp_path: Path, absolute: bool) -> None:
+    held_out = []
+    for place in ("here", "over/there"):
+        folder = tmp_path / place
+        folder.mkdir(parents=True)
+        paths = [str(folder / f"{i}.png") if absolute else f"{i}.png" for i in range(40)]
+        rows = [{"path": path, "label": f"c{i % 2}"} for i, path in enumerate(paths)]
+        source = choose(manifest_splits(write(folder / "m.csv", rows)), "val")
+        held_out.append([source.key(i) for i in range(len(source))])
+        assert source.name(0) == str(folder / source.key(0))
+    assert held_out[0] == held_out[1] and len(held_out[0]) == 8
+
+
 def test_a_column_for_the_split(tmp_path: Path) -> None:
     paths = write_images(tmp_path, 5)
     of = ["train", "val", "train", "test", "train"]
@@ -98,7 +112,12 @@ def test_a_column_for_the_split(tmp_path: Path) -> None:
         ("m.txt", "", "a manifest's name ends in .csv, .jsonl or .json"),
         ("m.csv", "", "it names no images"),
         ("m.csv", "path,label\n", "it names no images"),
-        ("m.csv", "file,label\na.png,x\n", "line 2: no path"),
+        ("m.csv", "file,label\na.png,x\n", "its header is file,label; it has to have path and label (or labels)"),
+        ("m.csv", "path,class\na.png,x\n", "its header is path,class; it has to have path and label (or labels)"),
+        ("m.csv", "path,label\n,x\n", "line 2: no path"),
+        ("m.csv", "path,label\na.png,x\nb/../a.png,y\n", "line 3: a.png was there before (line 2)"),
+        ("m.csv", "path,label\na.png,x\n./a.png,y\n", "line 3: a.png was there before (line 2)"),
+        ("m.csv", "path,label\na.png,x\n{folder}/a.png,y\n", "line 3: a.png was there before (line 2)"),
         ("m.csv", "path,label\na.png,x\nb.png,\n", "line 3: no label"),
         ("m.csv", "path,label\na.png,x\nb.png\n", "line 3: no label"),
         ("m.csv", "path,label\na.png,x,y\n", "line 2: more values than the header has names"),
@@ -114,7 +133,7 @@ def test_a_column_for_the_split(tmp_path: Path) -> None:
 )
 def test_a_broken_line_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:
     file = tmp_path / name
-    file.write_bytes(text.encode(errors="surrogateescape"))
+    file.write_bytes(text.replace("{folder}", str(tmp_path)).encode(errors="surrogateescape"))
     with pytest.raises(DataError) as caught:
         manifest_splits(file)
     assert str(file) in str(caught.value) and message in str(caught.value) and "\n" not in str(caught.value)

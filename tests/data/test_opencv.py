@@ -40,12 +40,12 @@ def test_decodes_to_pillows_pixels(options: dict) -> None:
         np.testing.assert_array_equal(read(content, Box(31, 77, 224, 224), 224), expected)
 
 
-@pytest.mark.parametrize("length", [100, 300, 420, 426])
-def test_resizes_to_nearly_pillows_pixels(length: int) -> None:
+@pytest.mark.parametrize(("length", "most"), [(100, 0.3), (202, 0.5), (300, 1.3), (396, 1.8), (420, 4), (426, 4)])
+def test_resizes_to_nearly_pillows_pixels(length: int, most: float) -> None:
     for picture in photographs():
         content, box = jpeg(picture), Box(0, 4, length, length)
         off = np.abs(read(content, box, 200) - np.asarray(crop_resize(images.decode(content, ""), box, 200), int))
-        assert 0 < off.mean() < 4
+        assert 0 < off.mean() < most
         # What is off is the sharpness of edges, not their place: one pixel aside is much further off.
         aside = np.abs(read(content, Box(0, 0, length, length), 200) - read(content, box, 200))
         assert off.mean() < aside.mean()

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
+import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+from tensorflow_datasets.core.download.extractor import ExtractError
+from tensorflow_datasets.core.download.util import DownloadError
 
 from flaxcnn.data import (
     ArraySource,
@@ -21,6 +28,7 @@ from flaxcnn.data import (
     fashion_mnist_splits,
     folder_splits,
     tfds_splits,
+    train_batches,
     write_arrayrecord,
 )
 from flaxcnn.data.archives import FASHION_MNIST_FOLDER
@@ -56,8 +64,7 @@ def written_here(folder: Path) -> dict[str, ArraySource]:
 def installed(folder: Path) -> dict[str, ArraySource]:
     if not Path(FASHION_MNIST_FOLDER).is_dir():
         pytest.skip("Fashion-MNIST is not installed: apt-get install dataset-fashion-mnist")
-    train, test = (make() for make in fashion_mnist_splits().values())
-    return {"train": train.select(range(0, 60_000, 10)), "test": test}
+    return {split: make() for split, make in fashion_mnist_splits().items()}
 
 
 @pytest.mark.parametrize("read", [written_here, pytest.param(installed, marks=pytest.mark.slow)])
@@ -70,8 +77,29 @@ def test_fashion_mnist_is_the_same_by_way_of_arrayrecord(
     prepared = tfds_splits("fashion", data_dir=tmp_path)
     assert prepared.keys() == from_idx.keys()
     for split, make in prepared.items():
-        assert_same(make(), from_idx[split])
-    assert "tensorflow" not in sys.modules
+        source, expected = make(), from_idx[split]
+        np.testing.assert_array_equal(source.labels, expected.labels)
+        for start in range(0, len(source), 1000):
+            rows = range(start, min(start + 1000, len(source)))
+            stored = [np.asarray(Image.open(io.BytesIO(r["image"]))) for r in source.records.__getitems__([*rows])]
+            np.testing.assert_array_equal(stored, np.repeat(expected.images[rows][..., None], 3, axis=-1))
+        assert_same(source.select(range(0, len(source), 50)), expected.select(range(0, len(source), 50)))
+
+
+def test_tensorflow_is_not_asked_for_even_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "tensorflow").mkdir()
+    (tmp_path / "tensorflow" / "__init__.py").write_text("import os; os._exit(3)")
+    code = """
+import sys
+from flaxcnn.data import digits, tfds_splits, write_arrayrecord
+write_arrayrecord("digits", {"train": digits("val")}, sys.argv[1])
+source = tfds_splits("digits", data_dir=sys.argv[1])["train"]()
+assert source.labels.tolist() == digits("val").labels.tolist() and source[7]["label"] == source.labels[7]
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    ran = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, f"{ran.returncode}: {ran.stderr}"
 
 
 def test_pictures_of_every_kind_keep_their_pixels(tmp_path: Path) -> None:
@@ -97,9 +125,51 @@ def test_parts_of_a_prepared_data_set(tmp_path: Path) -> None:
     assert_same(val, digits.select(rows))
     assert_same(val.select([2, 0]), digits.select([rows[2], rows[0]]))
     assert val.name(0) == f"{tmp_path}/digits/1.0.0 {val.key(0)}"
-    kept = tmp_path / "digits" / "1.0.0" / "labels-train.npy"
-    np.testing.assert_array_equal(np.load(kept), digits.labels)
     assert_same(pickle.loads(pickle.dumps(val)), val)
+
+
+def test_labels_are_kept_beside_the_records_until_these_change(tmp_path: Path) -> None:
+    def write(first: int) -> ArraySource:
+        part = digits_splits()["all"]().select(range(first, first + 20))
+        shutil.rmtree(tmp_path / "new", ignore_errors=True)
+        written = write_arrayrecord("digits", {"train": part}, tmp_path / "new")
+        shutil.copytree(written, tmp_path / "digits" / "1.0.0", dirs_exist_ok=True)
+        return part
+
+    for first in (0, 100):  # other records over the first, as a copy from elsewhere
+        part = write(first)
+        assert_same(tfds_splits("digits", data_dir=tmp_path)["train"](), part)
+    kept = sorted((tmp_path / "digits" / "1.0.0").glob("labels-train-*.npy"), key=lambda file: file.stat().st_mtime_ns)
+    np.testing.assert_array_equal(np.load(kept[-1]), part.labels)
+    np.save(kept[-1], part.labels[::-1])  # it is read
+    assert tfds_splits("digits", data_dir=tmp_path)["train"]().labels.tolist() == part.labels[::-1].tolist()
+    kept[-1].write_bytes(kept[-1].read_bytes()[:-5])  # and read from the records where it is damaged
+    assert_same(tfds_splits("digits", data_dir=tmp_path)["train"](), part)
+
+
+def test_labels_are_read_where_they_cannot_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = digits_splits()["all"]().select(range(20))
+    folder = write_arrayrecord("digits", {"train": part}, tmp_path)
+
+    def full(file: Path, _: np.ndarray) -> None:
+        file.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    before = sorted(folder.iterdir())
+    assert_same(tfds_splits("digits", data_dir=tmp_path)["train"](), part)
+    assert sorted(folder.iterdir()) == before
+
+
+def test_threads_on_a_fresh_data_set_read_its_labels_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_arrayrecord("digits", {"train": digits_splits()["all"]().select(range(40))}, tmp_path)
+    saved, save = [], np.save
+    monkeypatch.setattr(np, "save", lambda *args: (saved.append(1), save(*args)))
+    source = tfds_splits("digits", data_dir=tmp_path)["train"]()
+    with closing(train_batches(source, lambda *_: np.zeros((1, 1, 3)), batch_size=4, seed=0, num_threads=8)) as batches:
+        for _ in range(10):
+            next(batches)
+    assert len(saved) == 1
 
 
 def test_what_is_absent_is_named_without_touching_the_network(tmp_path: Path) -> None:
@@ -116,6 +186,16 @@ def test_what_is_absent_is_named_without_touching_the_network(tmp_path: Path) ->
     assert "(what is there: digits)" in message("mnist")
     assert "no data set 'digts'; did you mean digits" in message("digts")
     assert "BuilderConfig nonsense not found" in message("imagenette/nonsense")
+    assert message("mnist:9.9.9").startswith("mnist:9.9.9: Dataset mnist cannot be loaded at version 9.9.9, only: ")
+    assert "only tensorflow-datasets' own data sets are read" in message("huggingface:mnist")
+
+
+def test_where_tensorflow_datasets_keeps_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = digits_splits()["all"]().select([0, 1])
+    for variable, folder in (("HOME", tmp_path / "tensorflow_datasets"), ("TFDS_DATA_DIR", tmp_path / "own")):
+        monkeypatch.setenv(variable, str(tmp_path if variable == "HOME" else folder))
+        write_arrayrecord(f"digits_{variable.lower()}", {"train": part}, folder)
+        assert_same(tfds_splits(f"digits_{variable.lower()}")["train"](), part)
 
 
 def made_up(monkeypatch: pytest.MonkeyPatch, download: Callable[[], None]) -> None:
@@ -157,7 +237,7 @@ def test_download_prepares_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert sorted(source.labels.tolist()) == sorted(expected.labels.tolist())
         pixels = sorted(np.asarray(source[i]["image"]).tobytes() for i in range(20))
         assert pixels == sorted(np.asarray(expected[i]["image"]).tobytes() for i in range(20))
-    assert len(downloads) == 1 and "tensorflow" not in sys.modules
+    assert len(downloads) == 1
 
 
 @pytest.mark.parametrize(
@@ -170,6 +250,9 @@ def test_download_prepares_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ),
         (OSError(28, "No space\nleft on device"), "made_up cannot be prepared: [Errno 28] No space left on device"),
         (AssertionError("put them into manual"), "made_up cannot be prepared: put them into manual"),
+        (DownloadError("404\nfor url"), "made_up cannot be prepared: 404 for url"),
+        (NonMatchingChecksumError("other bytes"), "made_up cannot be prepared: other bytes"),
+        (ExtractError("no zip"), "made_up cannot be prepared: no zip"),
     ],
 )
 def test_a_failed_download_is_named(
@@ -201,6 +284,10 @@ def test_an_existing_data_set_is_not_overwritten(tmp_path: Path) -> None:
         write_arrayrecord("digits", {"all": source}, tmp_path)
     with pytest.raises(DataError, match="'My set' is no name for a data set"):
         write_arrayrecord("My set", {"all": source}, tmp_path)
+    with pytest.raises(DataError, match="'mnist' is one of tensorflow-datasets' own data sets: choose another name"):
+        write_arrayrecord("mnist", {"all": source}, tmp_path)
+    with pytest.raises(DataError, match=r"^splits: 'all' would be called 'train', and there is one"):
+        write_arrayrecord("both", {"all": source, "train": source}, tmp_path)
 
 
 def test_a_broken_record_is_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from flaxcnn.data import DataError, digits, image_folder, load_image
+from flaxcnn.data import DataError, digits, folder_splits, image_folder, load_image
 from flaxcnn.data.sources import IMAGE_SUFFIXES, other_files
 from tests.data.pictures import photographs
 
@@ -86,7 +87,7 @@ def test_which_folder_is_held_out(tmp_path: Path, present: tuple[str, ...], used
 def test_one_folder_is_split_by_class(tmp_path: Path) -> None:
     make_folder(tmp_path, {"a": 20, "b": 10, "c": 2})
     train, val = image_folder(tmp_path, "train"), image_folder(tmp_path, "val")
-    assert Counter(val.labels.tolist()) == {0: 2, 1: 1, 2: 1}
+    assert Counter(val.labels.tolist()) == {0: 4, 1: 2, 2: 1}
     assert sorted(train.files + val.files) == sorted(
         f"{c}/{i:03}.png" for c, n in zip("abc", (20, 10, 2), strict=True) for i in range(n)
     )
@@ -104,6 +105,19 @@ def test_split_does_not_depend_on_place_or_listing_order(tmp_path: Path, monkeyp
     monkeypatch.setattr(Path, "iterdir", lambda self: reversed(list(iterdir(self))))
     there = image_folder(make_folder(tmp_path / "there", {"b": 9, "a": 9}), "val")
     assert there.files == here.files and there.class_names == here.class_names
+
+
+def test_split_does_not_depend_on_how_a_file_system_writes_accents(tmp_path: Path) -> None:
+    held_out = []
+    for form in ("NFC", "NFD"):
+        for label in "ab":
+            (tmp_path / form / label).mkdir(parents=True)
+            for i in range(30):
+                Image.new("RGB", (4, 3)).save(tmp_path / form / label / unicodedata.normalize(form, f"é{i}.png"))
+        source = image_folder(tmp_path / form, "val")
+        held_out.append(sorted(source.key(i) for i in range(len(source))))
+        assert source[0]["image"].size == (4, 3)
+    assert held_out[0] == held_out[1] and len(held_out[0]) == 12
 
 
 def test_what_counts_as_an_image(tmp_path: Path) -> None:
@@ -146,6 +160,32 @@ def test_images_of_every_ending_are_read(tmp_path: Path, suffix: str) -> None:
     kind = Image.registered_extensions()[suffix]
     photographs()[0].resize((40, 30)).convert("L" if kind == "PPM" else "RGB").save(file, kind)
     assert load_image(file).size == (40, 30)
+
+
+def test_links_to_folders_are_followed_and_none_twice(tmp_path: Path) -> None:
+    make_folder(tmp_path / "data", {"a": 2, "b": 2})
+    make_folder(tmp_path / "elsewhere", {"more": 3})
+    for name, target in (("x", "elsewhere/more"), ("y", "elsewhere/more"), ("back", "data/a")):
+        (tmp_path / "data" / "a" / name).symlink_to(tmp_path / target)
+    (tmp_path / "data" / "c").symlink_to(tmp_path / "elsewhere" / "more")  # a class
+    source = folder_splits(tmp_path / "data")["all"]()
+    assert source.files == (
+        *("a/000.png", "a/001.png", "a/x/000.png", "a/x/001.png", "a/x/002.png"),
+        *("b/000.png", "b/001.png", "c/000.png", "c/001.png", "c/002.png"),
+    )
+
+
+def test_a_test_folder_beside_both(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        make_folder(tmp_path / split, {"a": 2, "b": 2})
+    (tmp_path / "test").mkdir()
+    Image.new("RGB", (4, 3)).save(tmp_path / "test" / "unlabelled.png")
+    assert folder_splits(tmp_path).keys() == {"train", "val"}
+    make_folder(tmp_path / "test", {"a": 1, "c": 1})
+    splits = folder_splits(tmp_path)
+    assert splits["val"]().labels.tolist() == [0, 0, 1, 1]  # which is not of it
+    with pytest.raises(DataError, match="the classes of train and test differ: only in train: b; only in test: c"):
+        splits["test"]()
 
 
 def test_files_that_are_no_images_by_their_ending(tmp_path: Path) -> None:

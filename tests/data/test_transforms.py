@@ -242,9 +242,51 @@ def test_test_time_views() -> None:
         TestTimeViews(Preprocessing(24), "ten_crop")
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_strip_is_seen_without_its_far_ends(tv, turned: bool) -> None:
+    """All of it, resized, would take gigabytes: 1x65500 pixels is what a 200-byte file may hold."""
+
+    def strip(length: int) -> Image.Image:
+        pixels = np.random.default_rng(0).integers(0, 256, (1, length, 3), np.uint8)
+        return Image.fromarray(pixels.swapaxes(0, 1) if turned else pixels)
+
+    preprocessing = Preprocessing(12, 16)
+    exact = tv.functional.center_crop(tv.functional.resize(strip(256), [16]), [12])
+    np.testing.assert_array_equal(preprocessing(strip(256)), to_float(exact, IMAGENET_MEAN, IMAGENET_STD))
+    for length in (257, 5000, 5001):
+        exact = tv.functional.center_crop(tv.functional.resize(strip(length), [16]), [12])
+        assert_same_to_one_level(preprocessing(strip(length)), to_float(exact, IMAGENET_MEAN, IMAGENET_STD))
+    for view in (Preprocessing(224, 256), TestTimeViews(Preprocessing(224, 256), "ten_crop")):
+        assert view(strip(65500)).shape[-3:] == (224, 224, 3)
+
+
+def assert_same_to_one_level(pixels: np.ndarray, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(pixels * IMAGENET_STD, expected * IMAGENET_STD, rtol=0, atol=1.01 / 255)
+
+
 @pytest.fixture(scope="module")
 def images() -> list[tuple[str, Image.Image]]:
     return list(real_images(200))
+
+
+@pytest.mark.parametrize("interpolation", MODES)
+def test_whole_photographs_as_imagenet_sees_them(tv, images, interpolation: str) -> None:
+    presets = pytest.importorskip("torchvision.transforms._presets", reason="torchvision is the reference")
+    reference = presets.ImageClassification(crop_size=224, interpolation=tv.InterpolationMode(interpolation))
+    transform = TrainTransform(224, interpolation=interpolation)  # type: ignore[arg-type]
+    whole = [each for each in images if max(each[1].size) == 640]
+    assert len(whole) == 10
+    for number, (name, image) in enumerate(whole):
+        expected = reference(image).permute(1, 2, 0).numpy()
+        np.testing.assert_array_equal(
+            Preprocessing(224, 256, interpolation)(image),  # type: ignore[arg-type]
+            expected,
+            err_msg=name,
+        )
+        view = transform.draw(np.random.default_rng(number), *image.size)
+        expected = tv.functional.resized_crop(image, *view.box, [224, 224], tv.InterpolationMode(interpolation))
+        expected = tv.functional.hflip(expected) if view.flip else expected
+        assert_same(transform.apply_to_image(image, view), expected, name)
 
 
 @pytest.mark.parametrize("interpolation", MODES)

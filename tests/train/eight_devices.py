@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,8 @@ import optax
 import pytest
 
 from flaxcnn import optim
+from flaxcnn.build import build_put_batch
+from flaxcnn.data import Preprocessing
 from flaxcnn.inference import evaluate, make_eval_step
 from flaxcnn.losses import softmax_cross_entropy
 from flaxcnn.models import Classifier
@@ -213,3 +216,14 @@ def test_a_batch_is_split_and_a_state_is_copied() -> None:
     assert [shard.data.shape[0] for shard in images.addressable_shards] == [2, 2, 2, 2]
     state = parallel.put_state({"w": np.ones(3)})
     assert [shard.data.shape for shard in state["w"].addressable_shards] == [(3,)] * 4
+
+
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+def test_bytes_are_normalised_on_the_devices_that_they_are_split_over(arrangement: type[DataParallel]) -> None:
+    parallel, preprocessing = arrangement(), Preprocessing(6)
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 3), np.uint8)
+    put_batch = build_put_batch(SimpleNamespace(preprocessing=preprocessing), parallel)  # type: ignore[arg-type]
+    images = put_batch({"image": pixels})["image"]
+    assert images.sharding == parallel.split
+    assert [shard.data.shape[0] for shard in images.addressable_shards] == [1] * 8
+    np.testing.assert_array_equal(images, [preprocessing.normalise(each) for each in pixels])
