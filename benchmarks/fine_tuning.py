@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from flaxcnn.data.sources import IMAGE_SUFFIXES
+from flaxcnn.data.folder import IMAGE_SUFFIXES
 
 SCRATCH = ["--model.weights", "None", "--optimizer.trainable", "--optimizer.factors", "--train.epochs"]
 # Name, config, colour (Okabe and Ito's).

@@ -15,8 +15,8 @@ from flaxcnn.build import build_splits
 from flaxcnn.cli.command_line import run_action
 from flaxcnn.config import Config, ConfigError, DataConfig
 from flaxcnn.data.check import Report
-from flaxcnn.data.sources import other_files
-from flaxcnn.data.split import split_folder
+from flaxcnn.data.folder import other_files
+from flaxcnn.data.split_folder import split_folder
 from flaxcnn.data.splits import VAL_FRACTION
 
 DESCRIPTION = "Look at a data set before it is trained on, and turn it into other forms."

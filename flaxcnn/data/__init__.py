@@ -14,19 +14,13 @@ if TYPE_CHECKING:
     from flaxcnn.data.cache import CachedSource
     from flaxcnn.data.check import check_data
     from flaxcnn.data.colour import ColorJitter
+    from flaxcnn.data.embedded import digits, digits_splits, synthetic
+    from flaxcnn.data.folder import folder_splits, image_folder, without_unreadable
     from flaxcnn.data.images import DataError, load_image, to_rgb
     from flaxcnn.data.loader import Shown, eval_batches, steps_per_epoch, train_batches, training_order, view_rng
     from flaxcnn.data.manifest import manifest_splits
     from flaxcnn.data.prepared import tfds_splits, write_arrayrecord
     from flaxcnn.data.source import ArraySource, FolderSource, Source
-    from flaxcnn.data.sources import (
-        digits,
-        digits_splits,
-        folder_splits,
-        image_folder,
-        synthetic,
-        without_unreadable,
-    )
     from flaxcnn.data.splits import Splits, choose, slice_of
     from flaxcnn.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, TestTimeViews, TrainTransform, View
 
@@ -81,12 +75,13 @@ _HOME = {
     "colour": ("ColorJitter",),
     "cache": ("CachedSource",),
     "check": ("check_data",),
+    "embedded": ("digits", "digits_splits", "synthetic"),
+    "folder": ("folder_splits", "image_folder", "without_unreadable"),
     "images": ("DataError", "load_image", "to_rgb"),
     "loader": ("Shown", "eval_batches", "steps_per_epoch", "train_batches", "training_order", "view_rng"),
     "manifest": ("manifest_splits",),
     "prepared": ("tfds_splits", "write_arrayrecord"),
     "source": ("ArraySource", "FolderSource", "Source"),
-    "sources": ("digits", "digits_splits", "folder_splits", "image_folder", "synthetic", "without_unreadable"),
     "splits": ("Splits", "choose", "slice_of"),
     "transforms": ("IMAGENET_MEAN", "IMAGENET_STD", "Preprocessing", "TestTimeViews", "TrainTransform", "View"),
 }

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from flaxcnn.data import DataError, load_image
-from flaxcnn.data.sources import IMAGE_SUFFIXES
+from flaxcnn.data.folder import IMAGE_SUFFIXES
 from flaxcnn.errors import UserError
 
 _reading = Lock()

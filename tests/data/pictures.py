@@ -63,6 +63,12 @@ def real_images(count: int) -> Iterator[tuple[str, Image.Image]]:
             yield name, to_rgb(ImageOps.exif_transpose(image))
 
 
+def assert_same(image: Image.Image, expected: Image.Image, name: object = "") -> None:
+    """Equal to the bit."""
+    assert (image.mode, image.size) == (expected.mode, expected.size), name
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(expected), err_msg=str(name))
+
+
 IDX_STEMS = {"train": "train", "test": "t10k"}
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -22,7 +20,8 @@ from flaxcnn.data.augment import (
 )
 from flaxcnn.data.colour import ColorJitter, greyscale
 from flaxcnn.data.geometry import random_erasing_box
-from tests.data.pictures import real_images
+from tests.data.pictures import assert_same
+from tests.data.replayed import Replayed
 
 MAGNITUDES = {"Posterize": (1, 3, 4, 8), "Solarize": (0.0, 0.3, 1.0)}
 UNSIGNED = (0.0,)
@@ -37,22 +36,6 @@ def magnitudes(name: str) -> tuple[float, ...]:
     if name.startswith("Translate"):
         return PIXELS
     return DEGREES if name == "Rotate" else MAGNITUDES.get(name, SIGNED)
-
-
-@pytest.fixture(scope="module")
-def v2():
-    pytest.importorskip("torch", reason="torch is the reference")
-    return pytest.importorskip("torchvision.transforms.v2", reason="torchvision is the reference")
-
-
-@pytest.fixture(scope="module")
-def images() -> list[tuple[str, Image.Image]]:
-    return list(real_images(200))
-
-
-def assert_same(image: Image.Image, expected: Image.Image, name: object) -> None:
-    assert (image.mode, image.size) == (expected.mode, expected.size)
-    np.testing.assert_array_equal(np.asarray(image), np.asarray(expected), err_msg=str(name))
 
 
 MOVES = [name for name in OPERATIONS if name.startswith(("Shear", "Translate", "Rotate"))]
@@ -99,38 +82,6 @@ def test_colour_jitter_draws_only_what_is_asked_for() -> None:
 def test_greyscale(v2, images) -> None:
     for kind, image in images:
         assert_same(greyscale(image), v2.functional.rgb_to_grayscale(image, 3), kind)
-
-
-class Replayed:
-    """The generator's methods and torch's functions, fed from the same uniform numbers."""
-
-    def __init__(self, seed: int) -> None:
-        self.numbers: Iterator[float] = iter(random.Random(seed).random, None)
-
-    def random(self) -> float:
-        return next(self.numbers)
-
-    def uniform(self, low: float, high: float) -> float:
-        return float(low) + next(self.numbers) * float(high - low)
-
-    def integers(self, low: int, high: int | None = None) -> int:
-        low, high = (0, low) if high is None else (low, high)
-        return low + int(next(self.numbers) * (high - low))
-
-    def dirichlet(self, alphas: list[float]) -> np.ndarray:
-        parts = np.array([next(self.numbers) for _ in alphas], np.float32)
-        return parts / parts.sum()
-
-    def patch_torch(self, patch: pytest.MonkeyPatch) -> None:
-        import torch
-
-        def randint(low: int, high, size=None, **_):
-            low, high = (0, low) if size is None else (low, high)
-            return torch.tensor(self.integers(low, high))
-
-        patch.setattr(torch, "randint", randint)
-        patch.setattr(torch, "rand", lambda size: torch.tensor(self.random(), dtype=torch.float64))
-        patch.setattr(torch.Tensor, "uniform_", lambda t, low, high: t.fill_(self.uniform(low, high)))
 
 
 def policies(v2) -> list[tuple]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import random
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -26,7 +24,8 @@ from flaxcnn.data.geometry import (
     vertical_flip,
 )
 from flaxcnn.data.transforms import TestTimeViews, View, to_float
-from tests.data.pictures import real_images
+from tests.data.pictures import assert_same
+from tests.data.replayed import Replayed
 
 SIZES = [(1, 1), (1, 9), (9, 1), (2, 33), (31, 32), (32, 31), (40, 40), (37, 53), (101, 67), (64, 200)]
 MODES = ["nearest", "bilinear", "bicubic"]
@@ -37,54 +36,43 @@ def random_image(width: int, height: int, mode: str = "RGB") -> Image.Image:
     return Image.fromarray(pixels).convert(mode)
 
 
-def assert_same(image: Image.Image, expected: Image.Image, name: str = "") -> None:
-    assert (image.mode, image.size) == (expected.mode, expected.size), name
-    np.testing.assert_array_equal(np.asarray(image), np.asarray(expected), err_msg=name)
-
-
-@pytest.fixture(scope="module")
-def tv():
-    pytest.importorskip("torch", reason="torch is the reference")
-    return pytest.importorskip("torchvision.transforms.v2", reason="torchvision is the reference")
-
-
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("width, height", SIZES)
-def test_resize(tv, width: int, height: int, mode: str) -> None:
+def test_resize(v2, width: int, height: int, mode: str) -> None:
     image = random_image(width, height, mode)
     for interpolation in MODES:
-        filtered = tv.InterpolationMode(interpolation)
+        filtered = v2.InterpolationMode(interpolation)
         for size in (1, 7, 32, 45):
-            assert_same(resize(image, size, interpolation), tv.functional.resize(image, [size], filtered))
-        exact = tv.functional.resize(image, [19, 31], filtered)
+            assert_same(resize(image, size, interpolation), v2.functional.resize(image, [size], filtered))
+        exact = v2.functional.resize(image, [19, 31], filtered)
         assert_same(resize(image, (19, 31), interpolation), exact)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("width, height", SIZES)
-def test_center_crop(tv, width: int, height: int, mode: str) -> None:
+def test_center_crop(v2, width: int, height: int, mode: str) -> None:
     image = random_image(width, height, mode)
     for size in (1, 2, 8, 31, 32, 41, 64):
-        assert_same(center_crop(image, size), tv.functional.center_crop(image, [size]))
+        assert_same(center_crop(image, size), v2.functional.center_crop(image, [size]))
 
 
 @pytest.mark.parametrize("width, height", SIZES)
-def test_crop_resize_and_flip(tv, width: int, height: int) -> None:
+def test_crop_resize_and_flip(v2, width: int, height: int) -> None:
     image = random_image(width, height)
     box = Box(height // 3, width // 4, (height + 1) // 2, (width + 1) // 2)
     for interpolation in MODES:
-        filtered = tv.InterpolationMode(interpolation)
-        expected = tv.functional.resized_crop(image, *box, [24, 24], filtered)
+        filtered = v2.InterpolationMode(interpolation)
+        expected = v2.functional.resized_crop(image, *box, [24, 24], filtered)
         assert_same(crop_resize(image, box, 24, interpolation), expected)
-    assert_same(horizontal_flip(image), tv.functional.hflip(image))
-    assert_same(vertical_flip(image), tv.functional.vflip(image))
+    assert_same(horizontal_flip(image), v2.functional.hflip(image))
+    assert_same(vertical_flip(image), v2.functional.vflip(image))
 
 
 @pytest.mark.parametrize("offset", [(0, 0), (3, 1), (8, 8)])
-def test_pad_crop(tv, offset: tuple[int, int]) -> None:
+def test_pad_crop(v2, offset: tuple[int, int]) -> None:
     image = random_image(20, 12)
-    padded = tv.functional.pad(image, [4])
-    assert_same(pad_crop(image, 4, offset), tv.functional.crop(padded, *offset, 12, 20))
+    padded = v2.functional.pad(image, [4])
+    assert_same(pad_crop(image, 4, offset), v2.functional.crop(padded, *offset, 12, 20))
 
 
 @pytest.mark.parametrize("width, height", SIZES)
@@ -102,12 +90,12 @@ def test_to_float(width: int, height: int) -> None:
 
 @pytest.mark.parametrize("interpolation", MODES)
 @pytest.mark.parametrize("width, height", SIZES)
-def test_preprocessing(tv, width: int, height: int, interpolation: str) -> None:
+def test_preprocessing(v2, width: int, height: int, interpolation: str) -> None:
     """Against the transform that torchvision ships with its weights."""
     presets = pytest.importorskip("torchvision.transforms._presets", reason="torchvision is the reference")
     image = random_image(width, height, "L")
     reference = presets.ImageClassification(
-        crop_size=28, resize_size=33, interpolation=tv.InterpolationMode(interpolation)
+        crop_size=28, resize_size=33, interpolation=v2.InterpolationMode(interpolation)
     )
     expected = reference(image.convert("RGB")).permute(1, 2, 0).numpy()
     pixels = Preprocessing(28, 33, interpolation)(image)
@@ -120,35 +108,19 @@ def test_preprocessing_without_a_crop() -> None:
     np.testing.assert_array_equal(Preprocessing(28)(image), expected)
 
 
-class ReplayedRandom:
-    """The generator's methods and torch's functions, fed from the same uniform numbers."""
-
-    def __init__(self, seed: int) -> None:
-        self.numbers: Iterator[float] = iter(random.Random(seed).random, None)
-
-    def uniform(self, low: float, high: float) -> float:
-        return low + next(self.numbers) * (high - low)
-
-    def integers(self, high: int) -> int:
-        return int(next(self.numbers) * high)
-
-
 @pytest.mark.parametrize("scale", [(0.08, 1.0), (0.9, 1.0), (0.001, 0.01)])
 @pytest.mark.parametrize("width, height", [*SIZES, (500, 375), (375, 500)])
 def test_random_resized_crop_box(
-    tv, monkeypatch: pytest.MonkeyPatch, width: int, height: int, scale: tuple[float, float]
+    v2, monkeypatch: pytest.MonkeyPatch, width: int, height: int, scale: tuple[float, float]
 ) -> None:
     """The box is torchvision's, tries and fallback alike, where both draw the same numbers."""
-    import torch
     from torchvision.transforms import RandomResizedCrop
 
     ratio = (3 / 4, 4 / 3)
     for seed in range(20):
-        replayed = ReplayedRandom(seed)
-        box = random_resized_crop_box(ReplayedRandom(seed), width, height, scale, ratio)  # type: ignore[arg-type]
+        box = random_resized_crop_box(Replayed(seed), width, height, scale, ratio)  # type: ignore[arg-type]
         with monkeypatch.context() as patch:
-            patch.setattr(torch.Tensor, "uniform_", lambda t, low, high, r=replayed: t.fill_(r.uniform(low, high)))
-            patch.setattr(torch, "randint", lambda low, high, size, r=replayed: torch.tensor(r.integers(high)))
+            Replayed(seed).patch_torch(patch)
             expected = RandomResizedCrop.get_params(random_image(width, height), scale, ratio)  # type: ignore[arg-type]
         assert box == expected
 
@@ -220,9 +192,9 @@ def test_bad_preprocessing_field_is_named() -> None:
 
 
 @pytest.mark.parametrize("width, height", [(31, 32), (40, 40), (37, 53), (101, 67)])
-def test_ten_crops(tv, width: int, height: int) -> None:
+def test_ten_crops(v2, width: int, height: int) -> None:
     image = random_image(width, height)
-    for crop, expected in zip(ten_crops(image, 30), tv.functional.ten_crop(image, [30]), strict=True):
+    for crop, expected in zip(ten_crops(image, 30), v2.functional.ten_crop(image, [30]), strict=True):
         assert_same(crop, expected)
     with pytest.raises(ValueError, match=f"size: expected at most {min(image.size)} for an image of {width}x{height}"):
         ten_crops(image, 200)
@@ -243,7 +215,7 @@ def test_test_time_views() -> None:
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_a_strip_is_seen_without_its_far_ends(tv, turned: bool) -> None:
+def test_a_strip_is_seen_without_its_far_ends(v2, turned: bool) -> None:
     """All of it, resized, would take gigabytes: 1x65500 pixels is what a 200-byte file may hold."""
 
     def strip(length: int) -> Image.Image:
@@ -251,10 +223,10 @@ def test_a_strip_is_seen_without_its_far_ends(tv, turned: bool) -> None:
         return Image.fromarray(pixels.swapaxes(0, 1) if turned else pixels)
 
     preprocessing = Preprocessing(12, 16)
-    exact = tv.functional.center_crop(tv.functional.resize(strip(256), [16]), [12])
+    exact = v2.functional.center_crop(v2.functional.resize(strip(256), [16]), [12])
     np.testing.assert_array_equal(preprocessing(strip(256)), to_float(exact, IMAGENET_MEAN, IMAGENET_STD))
     for length in (257, 5000, 5001):
-        exact = tv.functional.center_crop(tv.functional.resize(strip(length), [16]), [12])
+        exact = v2.functional.center_crop(v2.functional.resize(strip(length), [16]), [12])
         assert_same_to_one_level(preprocessing(strip(length)), to_float(exact, IMAGENET_MEAN, IMAGENET_STD))
     for view in (Preprocessing(224, 256), TestTimeViews(Preprocessing(224, 256), "ten_crop")):
         assert view(strip(65500)).shape[-3:] == (224, 224, 3)
@@ -264,15 +236,10 @@ def assert_same_to_one_level(pixels: np.ndarray, expected: np.ndarray) -> None:
     np.testing.assert_allclose(pixels * IMAGENET_STD, expected * IMAGENET_STD, rtol=0, atol=1.01 / 255)
 
 
-@pytest.fixture(scope="module")
-def images() -> list[tuple[str, Image.Image]]:
-    return list(real_images(200))
-
-
 @pytest.mark.parametrize("interpolation", MODES)
-def test_whole_photographs_as_imagenet_sees_them(tv, images, interpolation: str) -> None:
+def test_whole_photographs_as_imagenet_sees_them(v2, images, interpolation: str) -> None:
     presets = pytest.importorskip("torchvision.transforms._presets", reason="torchvision is the reference")
-    reference = presets.ImageClassification(crop_size=224, interpolation=tv.InterpolationMode(interpolation))
+    reference = presets.ImageClassification(crop_size=224, interpolation=v2.InterpolationMode(interpolation))
     transform = TrainTransform(224, interpolation=interpolation)  # type: ignore[arg-type]
     whole = [each for each in images if max(each[1].size) == 640]
     assert len(whole) == 10
@@ -284,46 +251,46 @@ def test_whole_photographs_as_imagenet_sees_them(tv, images, interpolation: str)
             err_msg=name,
         )
         view = transform.draw(np.random.default_rng(number), *image.size)
-        expected = tv.functional.resized_crop(image, *view.box, [224, 224], tv.InterpolationMode(interpolation))
-        expected = tv.functional.hflip(expected) if view.flip else expected
+        expected = v2.functional.resized_crop(image, *view.box, [224, 224], v2.InterpolationMode(interpolation))
+        expected = v2.functional.hflip(expected) if view.flip else expected
         assert_same(transform.apply_to_image(image, view), expected, name)
 
 
 @pytest.mark.parametrize("interpolation", MODES)
-def test_resize_of_200_real_images(tv, images, interpolation: str) -> None:
-    filtered = tv.InterpolationMode(interpolation)
+def test_resize_of_200_real_images(v2, images, interpolation: str) -> None:
+    filtered = v2.InterpolationMode(interpolation)
     for number, (name, image) in enumerate(images):
         size = 1 + number % 71
         exact = (size, 1 + number % 53)
-        assert_same(resize(image, size, interpolation), tv.functional.resize(image, [size], filtered), name)
-        assert_same(resize(image, exact, interpolation), tv.functional.resize(image, [*exact], filtered), name)
+        assert_same(resize(image, size, interpolation), v2.functional.resize(image, [size], filtered), name)
+        assert_same(resize(image, exact, interpolation), v2.functional.resize(image, [*exact], filtered), name)
 
 
-def test_crops_and_flips_of_200_real_images(tv, images) -> None:
+def test_crops_and_flips_of_200_real_images(v2, images) -> None:
     rng = np.random.default_rng(0)
     for number, (name, image) in enumerate(images):
         size, padding = 1 + number % 71, number % 7
-        assert_same(center_crop(image, size), tv.functional.center_crop(image, [size]), name)
+        assert_same(center_crop(image, size), v2.functional.center_crop(image, [size]), name)
         offset = random_crop_offset(rng, padding)
-        padded = tv.functional.pad(image, [padding])
-        expected = tv.functional.crop(padded, *offset, image.height, image.width)
+        padded = v2.functional.pad(image, [padding])
+        expected = v2.functional.crop(padded, *offset, image.height, image.width)
         assert_same(pad_crop(image, padding, offset), expected, name)
-        assert_same(horizontal_flip(image), tv.functional.hflip(image), name)
-        assert_same(vertical_flip(image), tv.functional.vflip(image), name)
+        assert_same(horizontal_flip(image), v2.functional.hflip(image), name)
+        assert_same(vertical_flip(image), v2.functional.vflip(image), name)
 
 
-def test_ten_crops_of_200_real_images(tv, images) -> None:
+def test_ten_crops_of_200_real_images(v2, images) -> None:
     for number, (name, image) in enumerate(images):
         size = 1 + number % min(image.size)
-        for crop, expected in zip(ten_crops(image, size), tv.functional.ten_crop(image, [size]), strict=True):
+        for crop, expected in zip(ten_crops(image, size), v2.functional.ten_crop(image, [size]), strict=True):
             assert_same(crop, expected, name)
 
 
 @pytest.mark.parametrize("interpolation", MODES)
-def test_preprocessing_of_200_real_images(tv, images, interpolation: str) -> None:
+def test_preprocessing_of_200_real_images(v2, images, interpolation: str) -> None:
     presets = pytest.importorskip("torchvision.transforms._presets", reason="torchvision is the reference")
     reference = presets.ImageClassification(
-        crop_size=28, resize_size=33, interpolation=tv.InterpolationMode(interpolation)
+        crop_size=28, resize_size=33, interpolation=v2.InterpolationMode(interpolation)
     )
     preprocessing = Preprocessing(28, 33, interpolation)  # type: ignore[arg-type]
     for name, image in images:
@@ -341,26 +308,25 @@ FULL = TrainTransform(
 )
 
 
-def test_training_view_of_200_real_images(tv, images) -> None:
+def test_training_view_of_200_real_images(v2, images) -> None:
     """All of training's transforms in a row, with torchvision's functions given what was drawn."""
-    from torchvision.transforms import v2
     from torchvision.transforms.functional import normalize, to_tensor
 
-    policy, drawn = v2.RandAugment(interpolation=tv.InterpolationMode.BILINEAR), []
+    policy, drawn = v2.RandAugment(interpolation=v2.InterpolationMode.BILINEAR), []
     for number, (name, image) in enumerate(images):
         view = FULL.draw(np.random.default_rng(number), *image.size)
         drawn.append(view)
-        expected = tv.functional.resized_crop(image, *view.box, [32, 32], tv.InterpolationMode.BILINEAR)
-        expected = tv.functional.hflip(expected) if view.flip else expected
-        expected = tv.functional.vflip(expected) if view.flip_vertically else expected
+        expected = v2.functional.resized_crop(image, *view.box, [32, 32], v2.InterpolationMode.BILINEAR)
+        expected = v2.functional.hflip(expected) if view.flip else expected
+        expected = v2.functional.vflip(expected) if view.flip_vertically else expected
         for change, factor in view.jitter:
-            expected = getattr(tv.functional, f"adjust_{change}")(expected, factor)
-        expected = tv.functional.rgb_to_grayscale(expected, 3) if view.grey else expected
+            expected = getattr(v2.functional, f"adjust_{change}")(expected, factor)
+        expected = v2.functional.rgb_to_grayscale(expected, 3) if view.grey else expected
         for op in view.augmentation:
             expected = policy._apply_image_or_video_transform(expected, *op, policy.interpolation, policy._fill)
         tensor = normalize(to_tensor(expected), list(IMAGENET_MEAN), list(IMAGENET_STD))
         if view.erased is not None:
-            tensor = tv.functional.erase(tensor, *view.erased, tensor.new_zeros(3, 1, 1))
+            tensor = v2.functional.erase(tensor, *view.erased, tensor.new_zeros(3, 1, 1))
         pixels = FULL.apply(image, view)
         np.testing.assert_array_equal(pixels, tensor.permute(1, 2, 0).numpy(), err_msg=f"{name} {view}")
     for field in ("flip", "flip_vertically", "grey", "erased"):  # each of the two cases was there

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from flaxcnn.data import DataError, image_folder
-from flaxcnn.data.split import split_folder
+from flaxcnn.data.split_folder import split_folder
 
 
 @pytest.fixture

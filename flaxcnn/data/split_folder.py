@@ -7,8 +7,8 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+from flaxcnn.data.folder import image_folder
 from flaxcnn.data.images import DataError
-from flaxcnn.data.sources import image_folder
 from flaxcnn.data.splits import VAL_FRACTION
 
 
