@@ -18,6 +18,7 @@ import optax
 
 from flaxcnn import data, optim, schedules
 from flaxcnn.config import Config, ConfigError, from_dict
+from flaxcnn.data.manifest import MANIFEST_SUFFIXES
 from flaxcnn.data.mixing import Mixing, choice, cutmix, mixup
 from flaxcnn.data.normalisation import device_normalisation
 from flaxcnn.data.splits import Split
@@ -99,6 +100,7 @@ def build(config: Config) -> Experiment:
     if config.train.profile is not None and config.train.profile[1] > schedule.total:
         last = config.train.profile[1]
         raise ConfigError(f"train.profile must end by the run's last step ({schedule.total}), not {last}")
+    build_views(config, model)  # for the report at the end, which would be late to find a mistake
     learning_rate = build_learning_rate(config, schedule)
     optimizer, phases = build_optimizer(config, model, learning_rate, steps_per_epoch)
     if max(phases) >= schedule.total:
@@ -164,7 +166,7 @@ def build_sources(config: Config) -> tuple[data.Source, data.Source]:
     if config.data.repeats > len(train):
         raise ConfigError(f"data.repeats must be at most the {len(train)} training images, not {config.data.repeats}")
     if config.data.train_split is not None:  # else they are disjoint by construction
-        _check_disjoint(train, val)
+        _check_disjoint(train, val, config.data.train_split.partition("[")[0])
     return train, val
 
 
@@ -189,7 +191,7 @@ def _part_of(splits: data.Splits[Any], config: Config, split: Split) -> data.Sou
         return replace(source, decode=_opencv_decode())
     if settings.cache == "memory":
         return data.CachedSource(source)
-    return source if settings.cache is None else data.CachedSource(source, settings.cache)
+    return source if settings.cache is None else data.CachedSource(source, Path(settings.cache).expanduser())
 
 
 def _opencv_decode() -> Callable[[bytes, str], Any]:
@@ -203,6 +205,9 @@ def _opencv_decode() -> Callable[[bytes, str], Any]:
 def build_splits(config: Config) -> data.Splits[Any]:
     """The splits of the config's data set."""
     name, path = config.data.name, config.data.path
+    path = None if path is None else str(Path(path).expanduser())
+    if name == "image_folder" and Path(str(path)).suffix.lower() in MANIFEST_SUFFIXES and Path(str(path)).is_file():
+        raise ConfigError(f"data.path: {path} is a file, not a folder: for a manifest, add --data.name manifest")
     if name == "image_folder" and not Path(str(path)).is_dir():
         raise ConfigError(
             f"data.path: there is no folder {path}; add --data.path FOLDER, "
@@ -227,7 +232,7 @@ def build_splits(config: Config) -> data.Splits[Any]:
 
 
 def _lies_within(path: str, folder: str) -> bool:
-    return Path(path).resolve().is_relative_to(Path(folder).resolve())
+    return Path(path).expanduser().resolve().is_relative_to(Path(folder).resolve())
 
 
 def _check_labels(config: Config, train: data.Source) -> None:
@@ -237,12 +242,12 @@ def _check_labels(config: Config, train: data.Source) -> None:
         raise ConfigError(f"train.best_metric {config.train.best_metric} is for examples of several labels each")
 
 
-def _check_disjoint(train: data.Source, val: data.Source) -> None:
+def _check_disjoint(train: data.Source, val: data.Source, whole: str) -> None:
     shared = {train.name(i) for i in range(len(train))} & {val.name(i) for i in range(len(val))}
     if shared:
         raise ConfigError(
             f"data.train_split and data.val_split share {len(shared)} examples, such as {min(shared)}: "
-            f"write train[:90%] and train[90%:]"
+            f"write {whole}[:90%] and {whole}[90%:]"
         )
 
 

@@ -6,7 +6,6 @@ The library's functions take plain arguments; only `flaxcnn.build` reads these.
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from dataclasses import dataclass, field
 from types import UnionType
@@ -279,10 +278,11 @@ _RANGES = {
     "data.greyscale": ("a probability", lambda v: 0 <= v <= 1),
     "data.erase": ("a probability", lambda v: 0 <= v <= 1),
     "data.resize": ("1 or more", lambda v: v is None or v >= 1),
-    "data.mean": ("finite", lambda v: v is None or all(map(math.isfinite, v))),
-    "data.std": ("above 0", lambda v: v is None or all(0 < x < float("inf") for x in v)),
+    "data.mean": ("in [0, 1], as of pixels divided by 255", lambda v: v is None or all(0 <= x <= 1 for x in v)),
+    "data.std": ("above 0 and at most 1, as the mean", lambda v: v is None or all(0 < x <= 1 for x in v)),
     "data.repeats": ("1 or more", lambda v: v >= 1),
-    "data.cache": ("`memory` or a folder", lambda v: v != ""),
+    "data.builder": ("a builder's name", lambda v: v != ""),
+    "data.cache": ("`memory` in small letters or a folder", lambda v: v in (None, "memory") or _is_folder(v)),
     "data.threads": ("1 or more", lambda v: v is None or v >= 1),
     "optimizer.learning_rate": ("above 0", lambda v: 0 < v < float("inf")),
     "optimizer.clip_norm": ("above 0", lambda v: v is None or v > 0),
@@ -313,6 +313,10 @@ _RANGES = {
     "train.save_every": ("0 or more", lambda v: v >= 0),
     "train.keep": ("1 or more", lambda v: v >= 1),
 }
+
+
+def _is_folder(name: str) -> bool:
+    return name != "" and name.lower() != "memory"
 
 
 def validate(config: Config) -> Config:
@@ -390,7 +394,8 @@ def _validate_data(data: DataConfig) -> None:
     if data.folds and data.train_split is not None:
         raise ConfigError("data.folds and data.train_split exclude each other: give one")
     if not 0 <= data.fold < max(data.folds, 1):
-        raise ConfigError(f"data.fold must be below data.folds ({data.folds}), not {data.fold}")
+        wanted = f"from 0 to {data.folds - 1}" if data.folds else "0 without data.folds: add --data.folds N"
+        raise ConfigError(f"data.fold must be {wanted}, not {data.fold}")
 
 
 def check_types(section: Any, prefix: str = "") -> None:

@@ -22,7 +22,7 @@ def _parse_options(words: list[str]) -> dict[str, Any]:
     while rest:
         name = rest.pop(0)
         if not name.isidentifier() or not rest:
-            raise ValueError("write names and values, such as `dropout 0.1 stem 3x3`")
+            raise ValueError("write names and values with spaces between them, such as `NAME 0.1 NAME 3x3`")
         value = [_parse_value(rest.pop(0))]
         while rest and isinstance(number := _parse_value(rest[0]), (int, float)) and not isinstance(number, bool):
             value.append(number)

@@ -16,6 +16,7 @@ from flaxcnn.cli.details import Details
 from flaxcnn.cli.environment import set_up_jax
 from flaxcnn.cli.trained import TrainedRun, add_run_arguments
 from flaxcnn.config import Config, ConfigError
+from flaxcnn.data.folder import skipped_lines
 from flaxcnn.inference import evaluate, evaluate_with_outputs, make_eval_step
 from flaxcnn.inference.predict import sigmoid, softmax
 from flaxcnn.train.parallel import DataParallel
@@ -47,7 +48,8 @@ def main(argv: Sequence[str]) -> int:
     source = held_out(run)
     step, variables = run.load(known.checkpoint, average=known.average)
     result = evaluate_run(run, variables, source, details)
-    print(f"{run.folder.path}, checkpoint of step {step}", file=sys.stderr)
+    for line in (f"{run.folder.path}, checkpoint of step {step}", *skipped_lines(source)):
+        print(line, file=sys.stderr)
     if details is not None:
         print(f"details in {known.details}", file=sys.stderr)
     if fingerprint(source) != run.folder.read_examples().get("val"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
 from importlib import import_module
 
 import flaxcnn
@@ -57,5 +58,7 @@ def script(name: str, argv: list[str] | None = None) -> int:
     """
     if argv is None and name in TRAINING:
         start_again_with_huge_pages()
+    # Pillow's warning of images that are refused anyway, with a line that names them.
+    warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
     command = import_module(f"flaxcnn.cli.{name}").main
     return run(command, name, sys.argv[1:] if argv is None else argv)

@@ -15,12 +15,12 @@ from flaxcnn.build import build_splits
 from flaxcnn.cli.command_line import run_action
 from flaxcnn.config import Config, ConfigError, DataConfig
 from flaxcnn.data.check import Report
-from flaxcnn.data.folder import other_files
 from flaxcnn.data.split_folder import split_folder
 from flaxcnn.data.splits import VAL_FRACTION
 
 DESCRIPTION = "Look at a data set before it is trained on, and turn it into other forms."
 _SHOWN = 5
+_WITHOUT = "no label"
 
 Folder = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FOLDER")]
 NewFolder = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUT")]
@@ -34,7 +34,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def check(path: DataPath, val_fraction: float = VAL_FRACTION, json: bool = False) -> int:
-    """Decode every image once; count, and name what is broken, doubled or leaked. Exit status 1 if there is any.
+    """Decode every image once; count, and name what is broken, doubled or leaked. Exit status 1 if there is any but
+    doubled ones.
 
     Files that are no images by their ending are counted by it.
 
@@ -44,13 +45,14 @@ def check(path: DataPath, val_fraction: float = VAL_FRACTION, json: bool = False
         json: print a JSON object.
     """
     _check_share(val_fraction)
-    splits = _splits(path)
+    place = Path(path).expanduser()
+    splits = _splits(place)
     if "all" in splits:
         split_of = ("train", "val")
         sources = {split: data.choose(splits, split, val_fraction=val_fraction) for split in split_of}
     else:
         sources = {name: make() for name, make in splits.items()}
-    report = data.check_data(sources, other_files(path) if Path(path).is_dir() else None)
+    report = data.check_data(sources, place if place.is_dir() else None)
     print(_as_json(report) if json else _as_text(report))
     return 0 if report.is_clean else 1
 
@@ -67,7 +69,7 @@ def split(source: Folder, out: NewFolder, val_fraction: float = VAL_FRACTION, se
         seed: which share it is.
     """
     _check_share(val_fraction)
-    counts = split_folder(source, out, val_fraction=val_fraction, seed=seed)
+    counts = split_folder(Path(source).expanduser(), Path(out).expanduser(), val_fraction=val_fraction, seed=seed)
     width = max(map(len, counts["train"]))
     print(f"{'':<{width}}  train    val")
     for name, number in counts["train"].items():
@@ -84,9 +86,7 @@ def arrayrecord(path: DataPath, out: str, name: str) -> int:
         out: the folder for data sets, such as ~/tensorflow_datasets.
         name: of the new data set: lower case, digits and underscores.
     """
-    splits = {split: make() for split, make in _splits(path).items()}
-    if any(source.labels.ndim > 1 for source in splits.values()):
-        raise ConfigError(f"{path}: its images have several labels; ArrayRecord takes one")
+    splits = {split: make() for split, make in _splits(Path(path).expanduser()).items()}
     folder = data.write_arrayrecord(name, splits, Path(out).expanduser())
     written = data.tfds_splits(name, data_dir=folder.parents[1])
     total = ", ".join(f"{len(make()):,} {split}" for split, make in written.items())
@@ -99,11 +99,11 @@ def _check_share(val_fraction: float) -> None:
         raise ConfigError(f"--val_fraction must be above 0 and below 1, not {val_fraction}")
 
 
-def _splits(path: str) -> data.Splits:
-    if not Path(path).exists():
+def _splits(path: Path) -> data.Splits:
+    if not path.exists():
         raise ConfigError(f"{path}: there is no such folder or manifest")
-    kind = "image_folder" if Path(path).is_dir() else "manifest"
-    return build_splits(Config(data=DataConfig(kind, path=path)))
+    kind = "image_folder" if path.is_dir() else "manifest"
+    return build_splits(Config(data=DataConfig(kind, path=str(path))))
 
 
 def _as_json(report: Report) -> str:
@@ -112,16 +112,20 @@ def _as_json(report: Report) -> str:
 
 def _as_text(report: Report) -> str:
     class_names = next(iter(report.counts.values()))
-    width = max(len("class"), *map(len, class_names))
+    width = max(len(_WITHOUT), *map(len, class_names))
     lines = [f"{'class':<{width}}" + "".join(f"  {split:>8}" for split in report.counts)]
     for name in class_names:
         lines.append(f"{name:<{width}}" + "".join(f"  {counts[name]:>8,}" for counts in report.counts.values()))
+    rows = [("images", report.examples)] + [(_WITHOUT, report.unlabelled)] * any(report.unlabelled.values())
+    lines += [f"{name:<{width}}" + "".join(f"  {n:>8,}" for n in numbers.values()) for name, numbers in rows]
     for side, (least, median, most) in report.sizes.items():
         lines.append(f"{side}: {least} to {most} pixels, median {median}")
     lines += _listed("broken", report.broken)
     lines += _listed("of the same pixels in one split", [" = ".join(names) for names in report.duplicates])
     lines += _listed("of the same pixels in two splits (leaked)", [" = ".join(names) for names in report.leaked])
     lines += _listed("of the same pixels with different labels", [" = ".join(n) for n in report.contradictions])
+    if report.passed_over:
+        lines += _listed("images in no class folder of these splits", report.passed_over)
     lines += _others(report)
     return "\n".join(lines)
 

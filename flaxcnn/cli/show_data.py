@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from flaxcnn.build import build_model, build_preprocessing, build_sources, build
 from flaxcnn.cli.command_line import Parser, read_config
 from flaxcnn.config import Config, ConfigError
 from flaxcnn.data.check import class_counts
+from flaxcnn.data.folder import skipped_lines
 from flaxcnn.data.statistics import channel_statistics
 from flaxcnn.data.transforms import to_pixels
 from flaxcnn.visual.samples import samples_figure
@@ -37,12 +39,16 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(f"--images must be 1 or more, not {known.images}")
     if not known.out.endswith(".png"):
         raise ConfigError(f"--out must end in .png: {known.out}")
+    if not Path(known.out).parent.is_dir():
+        raise ConfigError(f"--out: there is no folder {Path(known.out).parent}")
     train, val = build_sources(config)
     model = build_model(config, len(train.class_names))
     transform, preprocessing = build_train_transform(config, model), build_preprocessing(config, model)
     counts = {split: class_counts(source) for split, source in (("train", train), ("val", val))}
     batch_figure(config, train, transform, counts, images=known.images).savefig(known.out)
-    _print_counts(counts)
+    for line in skipped_lines(train, val):
+        print(line)
+    _print_counts({"train": train, "val": val}, counts)
     mean, std = (np.asarray(values, np.float32) for values in (transform.mean, transform.std))
     if transform.channels == 1:
         mean, std = mean.mean(), std.mean()
@@ -95,10 +101,10 @@ def label_text(source: data.Source, row: np.ndarray) -> str:
     return ", ".join(source.class_names[i] for i in np.flatnonzero(row)) or "none"
 
 
-def _print_counts(counts: dict[str, dict[str, int]]) -> None:
+def _print_counts(sources: Mapping[str, data.Source], counts: Mapping[str, Mapping[str, int]]) -> None:
     for split, of in counts.items():
         least, most = (f"{of[name]:,} ({name})" for name in (min(of, key=of.__getitem__), max(of, key=of.__getitem__)))
-        print(f"{split}: {sum(of.values()):,} images, {len(of)} classes, of {least} to {most}")
+        print(f"{split}: {len(sources[split]):,} images, {len(of)} classes, of {least} to {most}")
 
 
 def _numbers(values: np.ndarray | np.floating) -> str:

@@ -35,6 +35,7 @@ from flaxcnn.cli.command_line import read_config, tell
 from flaxcnn.cli.environment import join_processes, return_freed_memory, set_up_jax
 from flaxcnn.cli.report import write_report
 from flaxcnn.config import RESUMABLE, Config, ConfigError
+from flaxcnn.data.folder import skipped_lines
 from flaxcnn.errors import first_line
 from flaxcnn.inference import evaluate, evaluate_with_outputs, make_eval_step
 from flaxcnn.train import TrainState, in_phases
@@ -144,9 +145,9 @@ def _with_absolute_data(config: Config, folder: RunFolder) -> Config:
     """The data's path, and its cache's, as `evaluate` can read them from anywhere."""
     settings = config.data
     if settings.cache is not None and settings.cache != "memory":
-        settings = replace(settings, cache=str(Path(settings.cache).absolute()))
+        settings = replace(settings, cache=str(Path(settings.cache).expanduser().absolute()))
     if settings.path is not None:
-        path = Path(settings.path).absolute()
+        path = Path(settings.path).expanduser().absolute()
         if folder.path.resolve().is_relative_to(path.resolve()):
             raise ConfigError(f"the run folder {folder.path} lies within data.path {path}; choose another --workdir")
         settings = replace(settings, path=str(path))
@@ -178,7 +179,7 @@ def _train(config: Config, experiment: Experiment, devices: DataParallel, folder
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(console.close)
         console.say(_headline(config, experiment, devices, folder, state))
-        for line in (*_skipped(experiment), *origin):
+        for line in (*skipped_lines(experiment.train_source, experiment.val_source), *origin):
             console.say(line)
         if start:
             console.say(f"resuming from step {start} of {schedule.total}")
@@ -326,12 +327,6 @@ def _headline(
         f"({len(experiment.val_source):,} held out), {len(experiment.train_source.class_names)} classes; "
         f"{devices.device_count} x {device}; {folder.path}{os.sep}"
     )
-
-
-def _skipped(experiment: Experiment) -> list[str]:
-    """Which images were left out."""
-    files = [file for s in (experiment.train_source, experiment.val_source) for file in getattr(s, "skipped", ())]
-    return [f"left out, unreadable ({i} of {len(files)}): {file}" for i, file in enumerate(files, 1)]
 
 
 def _print_result(folder: RunFolder) -> None:

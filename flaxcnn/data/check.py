@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
+from flaxcnn.data.folder import images_below, other_files
 from flaxcnn.data.images import DataError
 from flaxcnn.data.machine import in_threads
 from flaxcnn.data.source import Source
@@ -20,20 +23,26 @@ class Report:
 
     Attributes:
         counts: split -> class -> examples; an example with several labels counts for each.
+        examples: split -> examples.
+        unlabelled: split -> examples without any label.
         sizes: the least, the median and the greatest width, and the same of the height, in pixels.
         broken: a line for each image that cannot be read, with its name.
         duplicates: names of images of the same pixels, within one split.
         leaked: names of images of the same pixels in more than one split.
         contradictions: names of images of the same pixels with different labels.
+        passed_over: images of the folder that are in no class of these splits.
         other_files: ending -> how many files of the folder are no images by it.
     """
 
     counts: Mapping[str, Mapping[str, int]]
+    examples: Mapping[str, int]
+    unlabelled: Mapping[str, int]
     sizes: Mapping[str, tuple[int, int, int]]
     broken: tuple[str, ...]
     duplicates: tuple[tuple[str, ...], ...]
     leaked: tuple[tuple[str, ...], ...]
     contradictions: tuple[tuple[str, ...], ...]
+    passed_over: tuple[str, ...] = ()
     other_files: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -52,12 +61,12 @@ class _Seen:
     error: str | None = None
 
 
-def check_data(splits: Mapping[str, Source], other_files: Mapping[str, int] | None = None) -> Report:
+def check_data(splits: Mapping[str, Source], folder: str | os.PathLike[str] | None = None) -> Report:
     """Decodes every image of a data set once.
 
     Args:
         splits: of the same classes.
-        other_files: for the report.
+        folder: that they are of, to tell what else is in it.
 
     Returns:
         What was found. Images are the same where their decoded pixels are, whatever file format holds them.
@@ -70,6 +79,8 @@ def check_data(splits: Mapping[str, Source], other_files: Mapping[str, int] | No
     groups = [group for group in same.values() if len(group) > 1]
     return Report(
         counts={split: class_counts(source) for split, source in splits.items()},
+        examples={split: len(source) for split, source in splits.items()},
+        unlabelled={split: _unlabelled(source) for split, source in splits.items()},
         sizes={
             side: (min(values), int(np.median(values)), max(values))
             # None of either where nothing can be read.
@@ -79,8 +90,19 @@ def check_data(splits: Mapping[str, Source], other_files: Mapping[str, int] | No
         duplicates=_names(g for g in groups if len({e.split for e in g}) < len(g)),
         leaked=_names(g for g in groups if len({e.split for e in g}) > 1),
         contradictions=_names(g for g in groups if len({e.label for e in g}) > 1),
-        other_files=dict(other_files or {}),
+        passed_over=() if folder is None else _passed_over(splits, Path(folder)),
+        other_files={} if folder is None else other_files(folder),
     )
+
+
+def _unlabelled(source: Source) -> int:
+    return int((source.labels.sum(axis=1) == 0).sum()) if source.labels.ndim > 1 else 0
+
+
+def _passed_over(splits: Mapping[str, Source], folder: Path) -> tuple[str, ...]:
+    """Images that lie beside the class folders, say."""
+    known = {source.name(i) for source in splits.values() for i in range(len(source))}
+    return tuple(sorted({str(folder / file) for file in images_below(folder)} - known))
 
 
 def _look(split: str, source: Source) -> list[_Seen]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,7 +16,7 @@ import numpy as np
 from flaxcnn.data.images import DataError, load_image
 from flaxcnn.data.machine import in_threads
 from flaxcnn.data.source import FolderSource
-from flaxcnn.data.splits import VAL_FRACTION, Split, choose, group_of
+from flaxcnn.data.splits import HELD_OUT, VAL_FRACTION, Split, choose, group_of
 
 # What torchvision's ImageFolder takes, and what else Pillow reads that holds pictures (no documents, films or icons).
 IMAGE_SUFFIXES = (
@@ -72,6 +73,7 @@ def folder_splits(path: str | os.PathLike[str]) -> dict[str, Callable[[], Folder
     if not root.is_dir():
         raise DataError(f"{root}: expected a folder with a folder a class in it, found a file")
     if not _has_split_folders(root):
+        _refuse_splits(root)
         return {"all": lambda: _scan(root, _class_names(root))}
     train, held_out = root / "train", _held_out_folder(root)
     class_names = _shared_class_names(train, held_out)
@@ -87,11 +89,34 @@ def folder_splits(path: str | os.PathLike[str]) -> dict[str, Callable[[], Folder
 def _has_split_folders(root: Path) -> bool:
     """Whether `root/train` is a split. It may also be a class of that name, which has images right inside."""
     train = root / "train"
-    return train.is_dir() and not any(_is_image(entry.name) for entry in train.iterdir())
+    if not train.is_dir():
+        return False
+    if _class_folders(train) and any((root / name).is_dir() for name in HELD_OUT):
+        return True  # whatever image strayed into it
+    return not any(_is_image(entry.name) for entry in train.iterdir())
+
+
+_SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing", "eval", "dev")
+
+
+def _refuse_splits(root: Path) -> None:
+    """Raises DataError where folders look like splits and would be taken for classes."""
+    names = _class_folders(root)
+    if names and all(name.lower() in _SPLIT_NAMES and _class_folders(root / name) for name in names):
+        raise DataError(
+            f"{root}: {' and '.join(names)} look like splits, not like classes",
+            "name them train and val (or validation, valid, test)",
+        )
 
 
 def _shared_class_names(train: Path, held_out: Path) -> tuple[str, ...]:
     in_train, in_held_out = _class_names(train), _class_names(held_out)
+    if in_train != in_held_out and _composed(in_train) == _composed(in_held_out):
+        raise DataError(
+            f"{train.parent}: the classes of train and {held_out.name} differ in how accents are written (Unicode's "
+            f"NFC and NFD): {', '.join(ascii(name) for name in sorted(set(in_train) ^ set(in_held_out)))}",
+            "rename either",
+        )
     if in_train != in_held_out:
         raise DataError(
             f"{train.parent}: the classes of train and {held_out.name} differ: "
@@ -99,6 +124,10 @@ def _shared_class_names(train: Path, held_out: Path) -> tuple[str, ...]:
             f"only in {held_out.name}: {_names(set(in_held_out) - set(in_train))}"
         )
     return in_train
+
+
+def _composed(names: tuple[str, ...]) -> list[str]:
+    return sorted(unicodedata.normalize("NFC", name) for name in names)
 
 
 def _names(class_names: set[str]) -> str:
@@ -123,7 +152,9 @@ def _class_names(root: Path) -> tuple[str, ...]:
     if not names:
         raise DataError(f"{root}: no class folders in it (expected {root.name}/<class>/<image>)")
     if len(names) == 1:
-        raise DataError(f"{root}: only one class folder, {names[0]!r}: expected two or more")
+        deeper = _class_folders(root / names[0])
+        advice = f"if the classes lie in it, name {root / names[0]}" if len(deeper) > 1 else None
+        raise DataError(f"{root}: only one class folder, {names[0]!r}: expected two or more", advice)
     return names
 
 
@@ -135,16 +166,35 @@ def _scan(root: Path, class_names: tuple[str, ...]) -> FolderSource:
     """All images below `root`, sorted by class, then by path."""
     files, labels = [], []
     for label, class_name in enumerate(class_names):
-        members = sorted(f"{class_name}/{file}" for file in _images_below(root / class_name))
+        members = sorted(f"{class_name}/{file}" for file in images_below(root / class_name))
         if not members:
-            raise DataError(f"{root / class_name}: no images in this class folder: add some, or remove it")
+            others = other_files(root / class_name)
+            found = ", ".join(f"{number} {ending or 'without an ending'}" for ending, number in sorted(others.items()))
+            convert = f"convert what there is ({found}), " if others else ""
+            raise DataError(f"{root / class_name}: no images in this class folder: {convert}add some, or remove it")
+        _check_text(root, members)
         files += members
         labels += [label] * len(members)
     return FolderSource(root, tuple(files), np.array(labels, np.int64), class_names)
 
 
-def _images_below(folder: Path) -> Iterator[str]:
-    """POSIX paths relative to `folder`; plain strings, as there may be millions."""
+def _check_text(root: Path, files: list[str]) -> None:
+    """Raises DataError unless the names are text: others can be neither printed nor kept."""
+    if not _is_text("".join(files)):
+        file = next(file for file in files if not _is_text(file))
+        raise DataError(f"{root}/{file.encode(errors='backslashreplace').decode()}: this name is not UTF-8: rename it")
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def images_below(folder: Path) -> Iterator[str]:
+    """POSIX paths of a folder's images, relative to it; plain strings, as there may be millions."""
     for parent, files in _visible(folder):
         below = Path(parent).relative_to(folder).as_posix()
         prefix = "" if below == "." else f"{below}/"
@@ -184,6 +234,12 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES) and not _is_hidden(name)
 
 
+def skipped_lines(*sources: object) -> list[str]:
+    """Lines that name the images that `without_unreadable` left out of sources."""
+    files = [file for source in sources for file in getattr(source, "skipped", ())]
+    return [f"left out, unreadable ({i} of {len(files)}): {file}" for i, file in enumerate(files, 1)]
+
+
 def without_unreadable(source: FolderSource, split: Split) -> FolderSource:
     """Decodes every file once and leaves out those that cannot be read; `skipped` names them.
 
@@ -191,19 +247,21 @@ def without_unreadable(source: FolderSource, split: Split) -> FolderSource:
         DataError: nothing is left of a class in training, or nothing at all.
     """
 
-    def is_readable(index: int) -> bool:
+    def reason(index: int) -> str | None:
         try:
             load_image(source.name(index))
-        except DataError:
-            return False
-        return True
+        except DataError as error:
+            return str(error)
+        return None
 
-    readable = np.array(list(in_threads(is_readable, range(len(source)))))
+    reasons = list(in_threads(reason, range(len(source))))
+    readable = np.array([each is None for each in reasons])
     skipped = tuple(source.name(i) for i in np.flatnonzero(~readable).tolist())
     kept = replace(source.select(np.flatnonzero(readable)), skipped=skipped)
     before, after = group_of(source), group_of(kept)
     lost = sorted(set(before.tolist()) - set(after.tolist()))
     if lost and (split == "train" or not len(kept)):
-        folder = source.root / source.class_names[lost[0]] if source.labels.ndim == 1 else source.root
-        raise DataError(f"{folder}: no image for {split} is readable: mend them, or remove the class")
+        of = f"class {source.class_names[lost[0]]}: no image of it" if source.labels.ndim == 1 else "no image"
+        example = next(each for each, group in zip(reasons, before, strict=True) if group == lost[0])
+        raise DataError(f"{of} for {split} is readable ({example})", "mend them, or leave the class out")
     return kept

@@ -119,6 +119,6 @@ def _reason(content: bytes, error: Exception) -> str:
         return str(error)
     if isinstance(error, UnidentifiedImageError):
         return "not an image that Pillow can read" if content else "the file is empty"
-    if isinstance(error, Image.DecompressionBombWarning):
+    if isinstance(error, (Image.DecompressionBombWarning, Image.DecompressionBombError)):
         return f"more pixels than the limit of {Image.MAX_IMAGE_PIXELS:,}: make it smaller"
     return " ".join(f"cannot read this image: {error or type(error).__name__}".split())

@@ -15,8 +15,10 @@ import numpy as np
 
 from flaxcnn.data.images import DataError
 from flaxcnn.data.source import FolderSource
+from flaxcnn.data.splits import HELD_OUT
 
 LABEL_SEPARATOR = ";"
+MANIFEST_SUFFIXES = (".csv", ".jsonl", ".json")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ def manifest_splits(path: str | os.PathLike[str]) -> dict[str, Callable[[], Fold
         DataError: names the line that is not right.
     """
     file = Path(path)
+    if file.is_dir():
+        raise DataError(f"{file}: a folder, not a manifest: for a folder a class, add --data.name image_folder")
     if not file.is_file():
         raise DataError(f"{file}: no such file; write one with a header path,label and a line an image")
     several, rows = _read(file)
@@ -58,6 +62,11 @@ def manifest_splits(path: str | os.PathLike[str]) -> dict[str, Callable[[], Fold
     splits = sorted({row.split for row in rows})
     if "" in splits and len(splits) > 1:
         raise DataError(f"{next(row.where for row in rows if not row.split)}: no split, where other lines have one")
+    if not several and "train" in splits:
+        known = {row.labels[0] for row in rows if row.split == "train"}
+        for row in rows:
+            if row.labels[0] not in known and row.split in HELD_OUT:
+                raise DataError(f"{row.where}: class {row.labels[0]} has no image in train: add one, or leave it out")
     return {
         split or "all": partial(_source, file.parent, [row for row in rows if row.split == split], class_names, several)
         for split in splits
@@ -66,12 +75,13 @@ def manifest_splits(path: str | os.PathLike[str]) -> dict[str, Callable[[], Fold
 
 def _read(file: Path) -> tuple[bool, list[_Row]]:
     """Whether a row may have several labels, and the rows."""
-    readers = {".csv": _csv_lines, ".jsonl": _json_lines, ".json": _json_lines}
-    if file.suffix.lower() not in readers:
+    if file.suffix.lower() not in MANIFEST_SUFFIXES:
         raise DataError(f"{file}: a manifest's name ends in .csv, .jsonl or .json")
     try:
-        lines = list(readers[file.suffix.lower()](file))
-    except (OSError, UnicodeError, csv.Error) as error:
+        lines = list((_csv_lines if file.suffix.lower() == ".csv" else _json_lines)(file))
+    except UnicodeError as error:
+        raise DataError(f"{file}: its text is not UTF-8: save it as UTF-8") from error
+    except (OSError, csv.Error) as error:
         raise DataError(f"{file}: cannot be read: {error}") from error
     several = bool(lines) and "labels" in lines[0][1]
     return several, [_row(where, values, several) for where, values in lines]
@@ -80,9 +90,14 @@ def _read(file: Path) -> tuple[bool, list[_Row]]:
 def _csv_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     with file.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream, skipinitialspace=True)  # or quotes behind a space were no quotes
-        header = [name.strip() for name in reader.fieldnames or ()]
+        header = [name.strip(" ") for name in reader.fieldnames or ()]
         if header and ("path" not in header or not {"label", "labels"} & set(header)):
-            raise DataError(f"{file}: its header is {','.join(header)}; it has to have path and label (or labels)")
+            separators = [name for name, mark in (("semicolons", ";"), ("tabs", "\t")) if mark in header[0]]
+            advice = f"separate by commas, not by {separators[0]}" if separators else None
+            shown = ",".join(header).replace("\t", " ")
+            raise DataError(f"{file}: its header is {shown}; it has to have path and label (or labels)", advice)
+        if {"label", "labels"} <= set(header):
+            raise DataError(f"{file}: its header has label and labels: give one")
         for row in reader:
             where = f"{file}, line {reader.line_num}"
             if None in row:
@@ -103,7 +118,7 @@ def _json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             except json.JSONDecodeError as error:
                 raise DataError(f"{file}, line {number}: not JSON: {error}") from error
             if not isinstance(values, dict):
-                raise DataError(f"{file}, line {number}: expected an object such as {{'path': ..., 'label': ...}}")
+                raise DataError(f'{file}, line {number}: expected one object a line, as {{"path": ..., "label": ...}}')
             yield f"{file}, line {number}", values
 
 
@@ -120,7 +135,8 @@ def _row(where: str, values: dict[str, Any], several: bool) -> _Row:
     else:
         labels = [labels]
     if not all(isinstance(label, (str, int)) and not isinstance(label, bool) for label in labels):
-        raise DataError(f"{where}: {name}: expected names, got {labels!r}")
+        advice = "several labels go by the name `labels`" if any(isinstance(label, list) for label in labels) else None
+        raise DataError(f"{where}: {name}: expected names, got {labels!r}", advice)
     return _Row(path, tuple(map(str, labels)), str(split), where)
 
 

@@ -67,6 +67,13 @@ def _builder(name: str, folder: Path) -> Any:
             return tfds.builder(name, data_dir=str(folder), file_format="array_record")
     except DatasetNotFoundError as error:
         known = {*tfds.list_builders(with_community_datasets=False), *_datasets_in(folder)}
+        for inside in (folder, *folder.glob("*")):
+            if (inside / "dataset_info.json").is_file():
+                above = folder.parent if inside != folder else folder.parents[1]
+                raise DataError(f"{folder} is a data set, not the folder of data sets", f"name {above}") from error
+        if (plain := re.split("[:/]", name)[0]) != name and plain in _datasets_in(folder):
+            there = sorted(file.parent.name for file in (folder / plain).glob("*/dataset_info.json"))
+            raise DataError(f"{folder} has no {name!r}; of {plain} there is {', '.join(there)}") from error
         raise DataError(f"tensorflow-datasets has no data set {name!r}{did_you_mean(name, known)}") from error
     except (ValueError, AssertionError) as error:  # the latter of no such version
         reason = " ".join(str(error).split()).rpartition('}": ')[2]  # without the builder's arguments
@@ -223,11 +230,20 @@ def write_arrayrecord(name: str, splits: Mapping[str, Source], data_dir: str | o
         raise DataError(f"{name!r} is no name for a data set: use lower case, digits and underscores")
     if name in tfds.list_builders(with_community_datasets=False):  # which would be read in its place
         raise DataError(f"{name!r} is one of tensorflow-datasets' own data sets: choose another name")
+    if not splits:
+        raise DataError("splits: expected one or more")
     if "all" in splits:
         if "train" in splits:
             raise DataError("splits: 'all' would be called 'train', and there is one: rename either")
         splits = {"train" if split == "all" else split: source for split, source in splits.items()}
     class_names = next(iter(splits.values())).class_names
+    for split, source in splits.items():
+        if re.fullmatch(r"[A-Za-z]\w*", split, re.ASCII) is None:
+            raise DataError(f"{split!r} is no name for a split of tensorflow-datasets: use letters and digits")
+        if source.class_names != class_names:
+            raise DataError(f"splits: {split} has other classes than {next(iter(splits))}")
+        if source.labels.ndim > 1:
+            raise DataError(f"splits: the images of {split} have several labels each; ArrayRecord takes one")
 
     class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")
@@ -257,7 +273,10 @@ def write_arrayrecord(name: str, splits: Mapping[str, Source], data_dir: str | o
 
 def _encoded(source: Source, index: int) -> bytes:
     """The file of an example as it is, where it is RGB already; else a PNG file."""
-    decoded = source[index]["image"]  # or the error that names it
+    try:
+        decoded = source[index]["image"]
+    except DataError as error:
+        raise DataError(error.reason, "mend or remove the file") from error
     path = Path(source.name(index))
     if path.is_file():
         with Image.open(path) as image:

@@ -48,7 +48,7 @@ def split_folder(
                 shutil.copy2(source / file, copy)
         unfinished.rename(target)
     except OSError as error:
-        raise DataError(f"cannot write {target}: {error.strerror}") from error
+        raise DataError(f"cannot write {target}: {error.filename}: {error.strerror}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return {

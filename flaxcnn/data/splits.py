@@ -106,6 +106,8 @@ def slice_of(splits: Splits[SomeSource], spec: str, *, seed: int = 0) -> SomeSou
 def _position(word: str | None, total: int, default: int) -> int:
     if word is None:
         return default
+    if word.endswith("%") and abs(int(word[:-1])) > 100:
+        raise DataError(f"{word}: a slice of a split ends at 100%")
     position = round(total * int(word[:-1]) / 100) if word.endswith("%") else int(word)
     return min(max(position + total if position < 0 else position, 0), total)
 

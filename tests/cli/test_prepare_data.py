@@ -32,8 +32,36 @@ def test_a_clean_folder(command: Command, folder: Path) -> None:
     assert result.status == 0 and result.err == ""
     lines = result.out.splitlines()
     assert [line.split() for line in lines[:3]] == [["class", "train", "test"], ["ape", "4", "2"], ["bee", "4", "2"]]
-    assert lines[3:5] == ["width: 20 to 20 pixels, median 20", "height: 10 to 13 pixels, median 11"]
-    assert [line.rsplit(": ")[1] for line in lines[5:]] == ["0"] * 4
+    assert lines[3].split() == ["images", "8", "4"]
+    assert lines[4:6] == ["width: 20 to 20 pixels, median 20", "height: 10 to 13 pixels, median 11"]
+    assert [line.rsplit(": ")[1] for line in lines[6:]] == ["0"] * 4
+
+
+def test_images_that_are_passed_over_are_named(command: Command, folder: Path) -> None:
+    for place in ("stray.png", "train/stray.png", "else/ape/x.png"):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "train/ape/0.png", folder / place)
+    result = command("prepare_data", "check", folder)
+    assert result.status == 0
+    names = "\n".join(f"  {folder / place}" for place in ("else/ape/x.png", "stray.png", "train/stray.png"))
+    assert f"images in no class folder of these splits: 3\n{names}" in result.out
+
+
+def test_images_of_several_labels_and_of_none_are_counted(command: Command, folder: Path) -> None:
+    rows = ["path,labels,split"]
+    rows += [f"train/ape/{i}.png,{label},train" for i, label in enumerate(("a;b", "", "b", "a"))]
+    rows += ["test/bee/0.png,,test", "test/bee/1.png,a,test"]
+    (folder / "m.csv").write_text("\n".join(rows))
+    result = command("prepare_data", "check", folder / "m.csv")
+    table = [line.split() for line in result.out.splitlines()[:5]]
+    assert table[1:] == [["a", "1", "2"], ["b", "0", "2"], ["images", "2", "4"], ["no", "label", "1", "1"]]
+
+
+def test_a_folder_below_home(command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert command("prepare_data", "check", "~/data").out == command("prepare_data", "check", folder).out
+    assert command("prepare_data", "split", "~/data/train", "~/divided", "--val_fraction", 0.5).status == 0
+    assert (folder.parent / "divided" / "val" / "ape").is_dir()
 
 
 def test_what_is_wrong_is_named(command: Command, folder: Path) -> None:
@@ -96,4 +124,5 @@ def test_mistakes(refused: Callable[..., str], folder: Path, tmp_path: Path) -> 
     out = ("arrayrecord", folder, "--out", tmp_path / "out", "--name")
     assert "'In sects' is no name for a data set" in refused("prepare_data", *out, "In sects")
     (folder / "train/ape/bad.jpg").write_text("no image")
-    assert "bad.jpg: not an image" in refused("prepare_data", *out, "insects")
+    line = refused("prepare_data", *out, "insects")
+    assert "bad.jpg: not an image that Pillow can read; mend or remove the file" in line and "on_error" not in line

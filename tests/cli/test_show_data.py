@@ -32,4 +32,6 @@ def test_mistakes(refused: Callable[..., str], config_file: Path, tmp_path: Path
     assert "--images must be 1 or more" in refused("show_data", "--config", config_file, "--images", 0)
     assert "--out must end in .png" in refused("show_data", "--config", config_file, "--out", "x.jpg")
     words = ["--config", config_file, "--out", tmp_path / "none" / "x.png"]
-    assert "No such file or directory" in refused("show_data", *words)
+    assert f"--out: there is no folder {tmp_path / 'none'}" in refused("show_data", *words)
+    words = ["--config", config_file, "--data.repeats", 5000]
+    assert "data.repeats must be at most the 1438 training images, not 5000" in refused("show_data", *words)

@@ -165,6 +165,13 @@ def test_files_that_are_no_images_by_their_ending(tmp_path: Path) -> None:
     assert other_files(tmp_path) == {"": 1, ".heic": 2, ".txt": 1}
 
 
+def test_an_image_that_strayed_into_train_makes_no_class_of_it(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        make_folder(tmp_path / split, {"a": 2, "b": 2})
+    Image.new("RGB", (4, 3)).save(tmp_path / "train" / "stray.png")
+    assert folder_splits(tmp_path)["train"]().class_names == ("a", "b")
+
+
 def test_a_class_may_be_named_train(tmp_path: Path) -> None:
     source = image_folder(make_folder(tmp_path, {"bus": 2, "train": 2}), "train")
     assert source.class_names == ("bus", "train")
@@ -209,11 +216,11 @@ def test_skip_does_not_take_a_class_from_training(tmp_path: Path) -> None:
     make_folder(tmp_path / "train", {"a": 2, "b": 2})
     make_folder(tmp_path / "val", {"a": 1, "b": 1})
     break_files(tmp_path, "train/b/000.png", "train/b/001.png", "val/a/000.png")
-    with pytest.raises(DataError, match=r"train/b: no image for train is readable"):
+    with pytest.raises(DataError, match=r"class b: no image of it for train is readable \(.*train/b/000.png"):
         image_folder(tmp_path, "train", on_error="skip")
     assert image_folder(tmp_path, "val", on_error="skip").labels.tolist() == [1]
     break_files(tmp_path, "val/b/000.png")
-    with pytest.raises(DataError, match=r"val/a: no image for val is readable"):
+    with pytest.raises(DataError, match=r"class a: no image of it for val is readable"):
         image_folder(tmp_path, "val", on_error="skip")
 
 
@@ -245,6 +252,52 @@ def test_folder_errors_are_one_line_each(tmp_path: Path) -> None:
     make_folder(differ / "train", {"a": 1, "b": 1, "c": 1})
     make_folder(differ / "test", {"a": 1, "b": 1, "d": 1})
     assert "train and test differ: only in train: c; only in test: d" in message(differ)
+
+
+def message_of(root: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        folder_splits(root)["all"]()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("training", "validation"), ("train ing", "Val"), ("val",)])
+def test_folders_that_look_like_splits_are_no_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
+    names = tuple(name.replace(" ", "") for name in names)
+    for name in names:
+        make_folder(tmp_path / name, {"a": 2, "b": 2})
+    expected = f"{' and '.join(sorted(names))} look like splits, not like classes; name them train and val"
+    assert expected in message_of(tmp_path)
+
+
+def test_classes_may_be_called_as_splits_are(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"test": 2, "dev": 2})
+    assert folder_splits(tmp_path)["all"]().class_names == ("dev", "test")
+
+
+def test_what_there_is_instead_of_images_or_classes_is_told(tmp_path: Path) -> None:
+    make_folder(tmp_path / "phone", {"a": 2, "b": 0})
+    for name in ("1.heic", "2.HEIC", "notes"):
+        (tmp_path / "phone" / "b" / name).touch()
+    expected = "b: no images in this class folder: convert what there is (1 without an ending, 2 .heic), add some, or"
+    assert expected in message_of(tmp_path / "phone")
+    make_folder(tmp_path / "nested" / "photos" / "2020", {"a": 2, "b": 2})
+    assert "only one class folder, 'photos': expected two or more" in message_of(tmp_path / "nested")
+    expected = f"if the classes lie in it, name {tmp_path / 'nested' / 'photos' / '2020'}"
+    assert expected in message_of(tmp_path / "nested" / "photos")
+
+
+def test_names_that_are_not_text_are_refused(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a": 2, "b": 2})
+    os.rename(os.fsencode(tmp_path / "a" / "000.png"), os.fsencode(tmp_path) + b"/a/caf\xe9.png")  # noqa: PTH104
+    assert message_of(tmp_path) == f"{tmp_path}/a/caf\\udce9.png: this name is not UTF-8: rename it"
+
+
+def test_class_names_with_accents_written_in_two_ways(tmp_path: Path) -> None:
+    for split, form in (("train", "NFC"), ("val", "NFD")):
+        make_folder(tmp_path / split, {unicodedata.normalize(form, "été"): 2, "a": 2})
+    with pytest.raises(DataError, match=r"differ in how accents are written \(.*\): .*rename either"):
+        folder_splits(tmp_path)
 
 
 def test_bad_arguments_are_named(tmp_path: Path) -> None:

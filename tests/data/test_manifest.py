@@ -97,7 +97,7 @@ def test_the_split_does_not_depend_on_where_the_manifest_lies(tmp_path: Path, ab
 def test_a_column_for_the_split(tmp_path: Path) -> None:
     paths = write_images(tmp_path, 5)
     of = ["train", "val", "train", "test", "train"]
-    rows = [{"path": p, "label": f"c{i % 2}", "split": s} for i, (p, s) in enumerate(zip(paths, of, strict=True))]
+    rows = [{"path": p, "label": f"c{i // 2 % 2}", "split": s} for i, (p, s) in enumerate(zip(paths, of, strict=True))]
     splits = manifest_splits(write(tmp_path / "m.csv", rows))
     assert {name: make().files for name, make in splits.items()} == {
         name: tuple(p for p, s in zip(paths, of, strict=True) if s == name) for name in ("test", "train", "val")
@@ -125,10 +125,18 @@ def test_a_column_for_the_split(tmp_path: Path) -> None:
         ("m.csv", "path,label\na.png,x\nb.png,x\n", "expected two or more classes, found 1"),
         ("m.csv", "path,label,split\na.png,x,train\nb.png,y,\n", "line 3: no split, where other lines have one"),
         ("m.jsonl", '{"path": "a.png", "label": "x"}\n{"path": \n', "line 2: not JSON"),
-        ("m.jsonl", '["a.png"]\n', "line 1: expected an object such as"),
+        ("m.jsonl", '["a.png"]\n', "line 1: expected one object a line, as"),
         ("m.jsonl", '{"path": "a.png", "labels": "x"}\n', "line 1: labels: expected a list, got 'x'"),
-        ("m.jsonl", '{"path": "a.png", "label": [1]}\n', "line 1: label: expected names, got [[1]]"),
-        ("m.csv", "\udcff", "cannot be read"),
+        (
+            "m.jsonl",
+            '{"path": "a.png", "label": [1]}\n',
+            "line 1: label: expected names, got [[1]]; several labels go by the name `labels`",
+        ),
+        ("m.csv", "\udcff", "its text is not UTF-8: save it as UTF-8"),
+        ("m.csv", "path;label\na.png;x\n", "path and label (or labels); separate by commas, not by semicolons"),
+        ("m.csv", "path\tlabel\na.png\tx\n", "path and label (or labels); separate by commas, not by tabs"),
+        ("m.csv", "path,label,labels\na.png,x,y\n", "its header has label and labels: give one"),
+        ("m.csv", "path,label,split\na,x,train\nb,y,train\nc,z,val\n", "line 4: class z has no image in train"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:

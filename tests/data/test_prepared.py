@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +190,10 @@ def test_what_is_absent_is_named_without_touching_the_network(tmp_path: Path) ->
     assert "BuilderConfig nonsense not found" in message("imagenette/nonsense")
     assert message("mnist:9.9.9").startswith("mnist:9.9.9: Dataset mnist cannot be loaded at version 9.9.9, only: ")
     assert "only tensorflow-datasets' own data sets are read" in message("huggingface:mnist")
+    assert message("digits:2.0.0") == f"{tmp_path} has no 'digits:2.0.0'; of digits there is 1.0.0"
+    for inside in ("digits", "digits/1.0.0"):
+        with pytest.raises(DataError, match=f"{inside} is a data set, not the folder of data sets; name {tmp_path}$"):
+            tfds_splits("digits", data_dir=tmp_path / inside)
 
 
 def test_where_tensorflow_datasets_keeps_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,6 +294,16 @@ def test_an_existing_data_set_is_not_overwritten(tmp_path: Path) -> None:
         write_arrayrecord("mnist", {"all": source}, tmp_path)
     with pytest.raises(DataError, match=r"^splits: 'all' would be called 'train', and there is one"):
         write_arrayrecord("both", {"all": source, "train": source}, tmp_path)
+    for name in ("my-val", "train[1]", "a b"):
+        with pytest.raises(DataError, match=re.escape(f"{name!r} is no name for a split of tensorflow-datasets")):
+            write_arrayrecord("named", {"train": source, name: source}, tmp_path)
+    others = replace(source, class_names=tuple("abcdefghij"))
+    with pytest.raises(DataError, match=r"^splits: val has other classes than train$"):
+        write_arrayrecord("two", {"train": source, "val": others}, tmp_path)
+    several = replace(source, labels=np.eye(10, dtype=np.float32)[:2])
+    with pytest.raises(DataError, match=r"^splits: the images of train have several labels each"):
+        write_arrayrecord("several", {"train": several}, tmp_path)
+    assert not {"both", "named", "two", "several"} & {path.name for path in tmp_path.iterdir()}
 
 
 def test_a_broken_record_is_named(tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ def test_digits_have_folds_and_slices() -> None:
         ("trian", "there is no split 'trian'; did you mean train?"),
         ("train[:", "'train[:' is no split: write a name, or a slice such as"),
         ("train[1:2:3]", "is no split"),
+        ("train[:150%]", "150%: a slice of a split ends at 100%"),
         ("train[50%:50%]", r"train[50%:50%]: no example of 100 lies in this slice"),
         ("test[10:]", "no example of 10"),
     ],
@@ -115,6 +116,12 @@ def test_bad_split_is_named(spec: str, message: str) -> None:
     with pytest.raises(DataError) as caught:
         slice_of(SPLITS, spec)
     assert message in str(caught.value)
+
+
+def test_names_need_not_be_words() -> None:
+    splits = {"train-2024": source, "a[1]": lambda: source(LABELS[:7])}
+    assert len(slice_of(splits, "train-2024")) == 100 and len(slice_of(splits, "train-2024[:10%]")) == 10
+    assert len(slice_of(splits, "a[1]")) == 7
 
 
 def test_bad_fold_is_named() -> None:
