@@ -34,7 +34,7 @@ from flaxcnn.config import (
     TrainConfig,
     validate,
 )
-from flaxcnn.data import sources
+from flaxcnn.data import folder
 from flaxcnn.models import abstract_variables
 from flaxcnn.train import create_state
 from flaxcnn.train.loop import Schedule
@@ -120,8 +120,8 @@ def pictures(tmp_path: Path) -> Path:
 
 def test_a_data_set_that_is_not_split_is_listed_once(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = []
-    scan = sources._scan
-    monkeypatch.setattr(sources, "_scan", lambda root, names: listed.append(root) or scan(root, names))
+    scan = folder._scan
+    monkeypatch.setattr(folder, "_scan", lambda root, names: listed.append(root) or scan(root, names))
     train, val = build_sources(Config(data=DataConfig("image_folder", path=str(pictures))))
     assert (len(train), len(val)) == (8, 2) and listed == [pictures]
 

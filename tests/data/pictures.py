@@ -46,13 +46,14 @@ def encoded(kind: str, picture: Image.Image) -> bytes:
 
 
 def real_files(count: int) -> Iterator[tuple[str, bytes]]:
-    """Parts of photographs, of odd sizes and all kinds, and one in twenty whole: its kind, and an image file of it."""
+    """Parts of photographs, of odd sizes and all kinds, and some whole ones: its kind, and an image file of it."""
     rng, pictures = np.random.default_rng(0), photographs()
     for number in range(count):
         kind, picture = KINDS[number % len(KINDS)], pictures[number % 2]
         width, height = (int(n) for n in rng.integers(5, 120, 2))
         left, top = int(rng.integers(picture.width - width)), int(rng.integers(picture.height - height))
-        part = picture if number % 20 == 0 else picture.crop((left, top, left + width, top + height))
+        is_whole = number % 21 == 0 and kind not in ("narrow", "flat")
+        part = picture if is_whole else picture.crop((left, top, left + width, top + height))
         yield f"{number} {kind}", encoded(kind, part)
 
 

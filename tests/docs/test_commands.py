@@ -41,7 +41,7 @@ Cifar(10).write_python(Path("FOLDER", "cifar-10-batches-py"))
 """,
     "docs/data.md": """
 import flaxcnn.data
-source, seed, epoch, index = flaxcnn.data.digits("train"), 0, 0, 5
+source, seed, step, row = flaxcnn.data.digits("train"), 0, 30, 5
 """,
     "docs/looking-inside.md": """
 from functools import partial
