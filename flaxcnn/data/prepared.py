@@ -29,7 +29,8 @@ def tfds_splits(
 
     Args:
         builder: its name, such as `imagenette/160px`: one of tensorflow-datasets' own, or one that lies in `data_dir`.
-        data_dir: where it was prepared; by default tensorflow-datasets' own, $TFDS_DATA_DIR or ~/tensorflow_datasets.
+        data_dir: where it was prepared; by default tensorflow-datasets' own, TFDS_DATA_DIR of the environment or
+            ~/tensorflow_datasets.
         download: whether to download and prepare it if need be. Otherwise nothing touches the network.
 
     Returns:
