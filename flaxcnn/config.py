@@ -43,7 +43,7 @@ class DataConfig:
     `tfds`: what tensorflow-datasets prepared. `synthetic`: made up, to measure with."""
     path: str | None = None
     """Where the data is. Of an image folder: `train/` and `val/` with a folder a class each, or one folder a class to
-    be split. Of `tfds`: ~/tensorflow_datasets if None."""
+    be split. Of `tfds`: tensorflow-datasets' own folder if None."""
     builder: str | None = None
     """Of `tfds`, such as `cifar10` or `imagenette/160px`."""
     download: bool = False

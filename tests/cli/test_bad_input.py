@@ -130,6 +130,10 @@ def test_a_broken_config_file(refused: Refused, tmp_path: Path, text: str, messa
         (["--data.train_split", "al", "--data.val_split", "all"], "there is no split 'al'; did you mean all?"),
         (["--data.train_split", "all", "--data.val_split", "all[:9]"], "share 9 examples, such as digits["),
         (["--data.train_split", "all", "--data.val_split", "all[:9]"], "write all[:90%] and all[90%:]"),
+        (
+            ["--data.name", "manifest", "--data.path", "."],
+            "a folder, not a manifest: for a folder a class, add --data.name image_folder",
+        ),
         (["--data.views", "ten_crop"], "data.views: ten crops need a resize above the image size"),
         (["--data.jitter", "brightness=0.4"], "write names and values with spaces between them"),
         (

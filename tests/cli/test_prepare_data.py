@@ -121,6 +121,10 @@ def test_mistakes(refused: Callable[..., str], folder: Path, tmp_path: Path) -> 
     assert "--val_fraction: must be a number, not 'x'" in refused(
         "prepare_data", "check", folder, "--val_fraction", "x"
     )
+    (folder / "train/ape/link.png").symlink_to(folder / "gone.png")
+    line = refused("prepare_data", "split", folder / "train", tmp_path / "out")
+    assert "ape/link.png: No such file or directory" in line and not (tmp_path / "out").exists()
+    (folder / "train/ape/link.png").unlink()
     out = ("arrayrecord", folder, "--out", tmp_path / "out", "--name")
     assert "'In sects' is no name for a data set" in refused("prepare_data", *out, "In sects")
     (folder / "train/ape/bad.jpg").write_text("no image")

@@ -148,6 +148,10 @@ def test_a_broken_line_is_named(tmp_path: Path, name: str, text: str, message: s
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"a folder, not a manifest: for a folder a class, add --data.name image_folder"
+    ):
+        manifest_splits(tmp_path)
     with pytest.raises(DataError, match=r"m.csv: no such file; write one with a header path,label"):
         manifest_splits(tmp_path / "m.csv")
     (tmp_path / "m.csv").write_text("path,label\nnone.png,x\nb.png,y\n")
