@@ -6,10 +6,10 @@
     python benchmarks/loader.py --device        float32 to the device, and uint8 to be normalised there
 
 Photographs of about 500x375 as JPEG files (scikit-learn's two, cut and scaled), decoded, RandomResizedCrop to 224,
-flip, normalised, in batches: by the loader's threads, decoding with Pillow and with OpenCV, and by PyTorch's worker
-processes with torchvision's v2 transforms on Pillow images. Each round reads an epoch of each anew, with the start of
-threads and processes, and as many images of an endless one, long after its start, whose buffers were emptied before.
-PyTorch and OpenCV are needed.
+flip, normalised, in batches: by the loader's threads, decoding with Pillow and with OpenCV, by as many processes of
+its own, and by PyTorch's worker processes with torchvision's v2 transforms on Pillow images. Each round reads an
+epoch of each anew, with the start of threads and processes, and as many images of an endless one, long after its
+start, whose buffers were emptied before. PyTorch and OpenCV are needed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TRANSFORM = data.TrainTransform(224)
 def main() -> None:
     """Measure what the flags ask for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", type=int, default=2, help="threads of the loader, processes of PyTorch's")
+    parser.add_argument("--workers", type=int, default=2, help="the loader's threads, or its or PyTorch's processes")
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=5)
@@ -78,6 +78,7 @@ def compare(source: data.FolderSource, folder: str, options: argparse.Namespace)
     loaders = {
         "flaxcnn": flaxcnn_loader(source, options),
         "flaxcnn, OpenCV": flaxcnn_loader(by_opencv(source), options),
+        "flaxcnn, processes": flaxcnn_loader(source, options, num_threads=1, num_processes=options.workers),
         "torchvision": torchvision_loader(folder, options),
     }
     endless = {name: make(endless=True) for name, make in loaders.items()}
@@ -104,7 +105,7 @@ def compare(source: data.FolderSource, folder: str, options: argparse.Namespace)
             for rates in (steady, epochs)
         )
         print(
-            f"{name:<16} {statistics.median(steady[name]):6.0f} images/s, {of_steady:.2f} of torchvision's; an epoch "
+            f"{name:<18} {statistics.median(steady[name]):6.0f} images/s, {of_steady:.2f} of torchvision's; an epoch "
             f"of {options.images}, with its start: {of_epochs:.2f}; first batch after {max(first[name]):.2f} s at most"
         )
 
@@ -115,7 +116,7 @@ def report_cost(source: data.FolderSource, options: argparse.Namespace) -> None:
     for name, of in (("Pillow", source), ("OpenCV", by_opencv(source))):
         work = statistics.median(loop_seconds(of, TRANSFORM, 128) for _ in range(options.rounds + 1))
         micro = f"{1e6 * work:.0f} us an image in a plain loop; the loader's own {1e6 * own:.0f} us"
-        print(f"{name:<16} {micro} are {own / work:.1%}")
+        print(f"{name:<18} {micro} are {own / work:.1%}")
 
 
 def report_memory(source: data.Source, options: argparse.Namespace) -> None:
@@ -198,13 +199,14 @@ def write_photographs(folder: Path, count: int, enlarged: int = 1) -> None:
 
 
 def flaxcnn_loader(
-    source: data.Source, options: argparse.Namespace, transform: Any = TRANSFORM
+    source: data.Source, options: argparse.Namespace, transform: Any = TRANSFORM, **workers: int
 ) -> Callable[..., Iterator[Any]]:
-    """What makes the batches of an epoch, or endless ones."""
+    """What makes the batches of an epoch, or endless ones; with as many threads as PyTorch's processes if not told."""
     size = options.batch_size
+    workers = workers or {"num_threads": options.workers}
 
     def make(endless: bool) -> Iterator[Any]:
-        batches = data.train_batches(source, transform, batch_size=size, seed=0, num_threads=options.workers)
+        batches = data.train_batches(source, transform, batch_size=size, seed=0, **workers)
         with closing(batches):
             yield from itertools.islice(batches, None if endless else data.steps_per_epoch(len(source), size))
 

@@ -438,6 +438,7 @@ def build_batches(config: Config, experiment: Experiment) -> Any:
         repeats=config.data.repeats,
         balanced=config.data.balanced,
         num_threads=config.data.threads,
+        num_processes=config.data.processes,
         shard=(jax.process_index(), jax.process_count()),
     )
 

@@ -107,7 +107,9 @@ class DataConfig:
     cache: str | None = None
     """Of decoded images: `memory`, 8 GiB or a quarter of the machine's for each split, or a folder; None: not kept."""
     threads: int | None = None
-    """That load images; one a core, 16 at most, if None."""
+    """That load images, of each process that does; one a core, 16 at most, if None."""
+    processes: int = 0
+    """That load training images, for machines of more cores than 16 threads use; 0: threads of this process alone."""
 
 
 @dataclass(frozen=True)
@@ -258,7 +260,15 @@ class Config:
 RESUMABLE = (
     *("workdir", "device", "train.keep", "train.save_every", "train.max_minutes"),
     *("train.parallel", "train.profile", "train.report", "train.wandb"),
-    *("data.path", "data.download", "data.cache", "data.threads", "data.eval_batch_size", "data.views"),
+    *(
+        "data.path",
+        "data.download",
+        "data.cache",
+        "data.threads",
+        "data.processes",
+        "data.eval_batch_size",
+        "data.views",
+    ),
     *("distributed.coordinator", "distributed.num_processes", "distributed.process_id"),
 )
 """Fields that may differ when a run goes on: another device changes its numbers by rounding, the others by nothing.
@@ -284,6 +294,7 @@ _RANGES = {
     "data.builder": ("a builder's name", lambda v: v != ""),
     "data.cache": ("`memory` in small letters or a folder", lambda v: v in (None, "memory") or _is_folder(v)),
     "data.threads": ("1 or more", lambda v: v is None or v >= 1),
+    "data.processes": ("0 or more", lambda v: v >= 0),
     "optimizer.learning_rate": ("above 0", lambda v: 0 < v < float("inf")),
     "optimizer.clip_norm": ("above 0", lambda v: v is None or v > 0),
     "optimizer.clip_value": ("above 0", lambda v: v is None or v > 0),
@@ -383,6 +394,8 @@ def _validate_data(data: DataConfig) -> None:
         raise ConfigError(f"data.on_error skip is for files, not for --data.name {data.name}")
     if data.cache is not None and data.name not in ("image_folder", "manifest", "tfds"):
         raise ConfigError(f"data.cache is for images that are decoded, not for --data.name {data.name}")
+    if data.cache == "memory" and data.processes:
+        raise ConfigError("data.cache memory would be kept by each of data.processes: give it a folder")
     if data.decoder == "opencv" and data.name not in ("image_folder", "manifest", "tfds"):
         raise ConfigError(f"data.decoder is for images that are decoded, not for --data.name {data.name}")
     if data.decoder == "opencv" and data.augment != "random_resized_crop":

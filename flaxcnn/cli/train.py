@@ -125,7 +125,7 @@ def _opened(folder: RunFolder, config: Config, experiment: Experiment) -> Iterat
         yield
 
 
-_OF_A_PROCESS = {"data.path", "data.cache", "data.threads", "data.download"}
+_OF_A_PROCESS = {"data.path", "data.cache", "data.threads", "data.processes", "data.download"}
 """Fields that processes may differ in."""
 
 

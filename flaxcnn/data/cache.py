@@ -60,6 +60,11 @@ class CachedSource:
         """As of the source."""
         return getattr(self.source, "skipped", ())
 
+    def __reduce__(self) -> tuple[type[CachedSource], tuple[Source, Path]]:
+        if self._folder is None:
+            raise DataError("each process would keep images in a memory of its own; keep them in a folder")
+        return CachedSource, (self.source, self._folder)
+
     def __len__(self) -> int:
         return len(self.source)
 

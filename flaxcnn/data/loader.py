@@ -1,4 +1,4 @@
-"""The loader: batches of transformed images from a source, made by Grain's threads.
+"""The loader: batches of transformed images from a source, made by Grain's threads, or its processes.
 
 A batch is a function of its step, and one thread makes it whole: the threads share nothing, an image costs no
 hand-over, and the position in the data is one number. Batch sizes are those of the whole job; a shard (a
@@ -23,9 +23,9 @@ from PIL import Image
 
 from flaxcnn.data.images import DataError
 from flaxcnn.data.machine import default_threads
+from flaxcnn.data.processes import Batch, ProcessBatches
 from flaxcnn.data.source import Source
 
-Batch = dict[str, np.ndarray]
 RandomTransform = Callable[[Image.Image, np.random.Generator], np.ndarray]
 Transform = Callable[[Image.Image], np.ndarray]
 
@@ -57,8 +57,9 @@ def train_batches(
     repeats: int = 1,
     balanced: bool = False,
     num_threads: int | None = None,
+    num_processes: int = 0,
     shard: tuple[int, int] = (0, 1),
-) -> grain.DatasetIterator[Batch]:
+) -> grain.DatasetIterator[Batch] | ProcessBatches:
     """Endless training batches, shuffled anew in every epoch.
 
     The order of an epoch depends on (seed, epoch) alone, and the random view of an example on (seed, epoch, example,
@@ -75,6 +76,9 @@ def train_batches(
         balanced: show every class equally often: of a small class examples come several times an epoch, each time
             another view, and of a large one some do not come at all.
         num_threads: threads, each making a batch; by default one for each core that the process may use, at most 16.
+        num_processes: processes, each with that many threads (by default its share of the cores, at most 16); 0, as
+            long as the threads of one interpreter can use all cores, loads by threads of this process. They import
+            the main module, whose own work must be behind `if __name__ == "__main__":`.
         shard: (index, count): which part of each batch to make.
 
     Returns:
@@ -88,18 +92,21 @@ def train_batches(
         ValueError: an argument is out of its range.
         DataError: (from the iterator) an image cannot be read.
     """
-    order = training_order(source, batch_size=batch_size, seed=seed, repeats=repeats, balanced=balanced)
     rows = _shard_rows(batch_size, shard)
-    labels = _labels(source)
-    threads = _threads(num_threads)
-    memory = _Memory(most=threads + 2)
+    threads = _threads(num_threads, num_processes)
 
-    def batch(step: int) -> Batch:
-        shown = order(step)[rows]
-        images = (_view(source, each.example, transform, view_rng(seed, *each)) for each in shown)
-        return {"image": memory.stack(images, len(shown)), "label": labels[[each.example for each in shown]]}
+    def new() -> Callable[[int], Batch]:
+        order = training_order(source, batch_size=batch_size, seed=seed, repeats=repeats, balanced=balanced)
+        labels, memory = _labels(source), _Memory(most=threads + 2)
 
-    return _prefetched(batch, sys.maxsize, threads)
+        def batch(step: int) -> Batch:
+            shown = order(step)[rows]
+            images = (_view(source, each.example, transform, view_rng(seed, *each)) for each in shown)
+            return {"image": memory.stack(images, len(shown)), "label": labels[[each.example for each in shown]]}
+
+        return batch
+
+    return ProcessBatches(new, num_processes, threads) if num_processes else _prefetched(new(), sys.maxsize, threads)
 
 
 class Shown(NamedTuple):
@@ -298,8 +305,11 @@ def _shard_rows(batch_size: int, shard: tuple[int, int]) -> slice:
     return slice(index * rows, (index + 1) * rows)
 
 
-def _threads(given: int | None) -> int:
-    threads = default_threads() if given is None else given
+def _threads(given: int | None, processes: int = 0) -> int:
+    """Of each process."""
+    if processes < 0:
+        raise ValueError(f"num_processes: expected 0 or more, got {processes}")
+    threads = default_threads(processes or 1) if given is None else given
     if threads < 1:
         raise ValueError(f"num_threads: expected 1 or more, got {threads}")
     return threads

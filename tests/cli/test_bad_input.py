@@ -140,6 +140,14 @@ def test_a_broken_config_file(refused: Refused, tmp_path: Path, text: str, messa
             ["--data.name", "image_folder", "--data.path", ".", "--data.cache", "Memory"],
             "data.cache must be `memory` in small letters or a folder, not Memory",
         ),
+        (
+            ["--data.name", "image_folder", "--data.path", ".", "--data.cache", "memory", "--data.processes", "2"],
+            "data.cache memory would be kept by each of data.processes: give it a folder",
+        ),
+        (
+            ["--data.processes", "-1"],
+            "data.processes must be 0 or more, not -1",
+        ),
         (["--data.name", "tfds", "--data.builder", ""], "data.builder must be a builder's name"),
         (["--data.folds", "5", "--data.fold", "5"], "data.fold must be from 0 to 4, not 5"),
         (["--data.folds", "5", "--data.fold", "-1"], "data.fold must be from 0 to 4, not -1"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import multiprocessing
 import shutil
 from pathlib import Path
 
@@ -106,6 +107,15 @@ def test_the_run_can_go_on_with_other_threads(command: Command, config_file: Pat
     shutil.copytree(run_folder, tmp_path / "run")
     result = command("train", "--config", config_file, "--workdir", tmp_path / "run", "--data.threads", 1)
     assert result.status == 0
+
+
+@pytest.mark.slow
+def test_processes_that_load_images_change_nothing(command: Command, config_file: Path, run_folder: Path, tmp_path):
+    result = command("train", "--config", config_file, "--workdir", tmp_path / "run", "--data.processes", 2)
+    assert result.status == 0, result.err
+    measured = [{name: r[name] for name in ("step", "split", "loss", "top1")} for r in records(run_folder)]
+    assert measured == [{name: r[name] for name in measured[0]} for r in records(tmp_path / "run")]
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 359, 1000])
