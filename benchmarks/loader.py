@@ -78,7 +78,7 @@ def compare(source: data.FolderSource, folder: str, options: argparse.Namespace)
     loaders = {
         "flaxcnn": flaxcnn_loader(source, options),
         "flaxcnn, OpenCV": flaxcnn_loader(by_opencv(source), options),
-        "flaxcnn, processes": flaxcnn_loader(source, options, num_threads=1, num_processes=options.workers),
+        "flaxcnn, processes": flaxcnn_loader(source, options, num_processes=options.workers),
         "torchvision": torchvision_loader(folder, options),
     }
     endless = {name: make(endless=True) for name, make in loaders.items()}
@@ -199,7 +199,7 @@ def write_photographs(folder: Path, count: int, enlarged: int = 1) -> None:
 
 
 def flaxcnn_loader(
-    source: data.Source, options: argparse.Namespace, transform: Any = TRANSFORM, **workers: int
+    source: data.Source, options: argparse.Namespace, transform: Any = TRANSFORM, **workers: Any
 ) -> Callable[..., Iterator[Any]]:
     """What makes the batches of an epoch, or endless ones; with as many threads as PyTorch's processes if not told."""
     size = options.batch_size

@@ -437,7 +437,7 @@ def build_batches(config: Config, experiment: Experiment) -> Any:
         seed=config.train.seed,
         repeats=config.data.repeats,
         balanced=config.data.balanced,
-        num_threads=config.data.threads,
+        num_threads=None if config.data.processes else config.data.threads,
         num_processes=config.data.processes,
         shard=(jax.process_index(), jax.process_count()),
     )

@@ -107,9 +107,9 @@ class DataConfig:
     cache: str | None = None
     """Of decoded images: `memory`, 8 GiB or a quarter of the machine's for each split, or a folder; None: not kept."""
     threads: int | None = None
-    """That load images, of each process that does; one a core, 16 at most, if None."""
+    """That load images; one a core, 16 at most, if None."""
     processes: int = 0
-    """That load training images, for machines of more cores than 16 threads use; 0: threads of this process alone."""
+    """That load training images, in the place of threads, for machines of more cores than one process's threads use."""
 
 
 @dataclass(frozen=True)
@@ -394,8 +394,6 @@ def _validate_data(data: DataConfig) -> None:
         raise ConfigError(f"data.on_error skip is for files, not for --data.name {data.name}")
     if data.cache is not None and data.name not in ("image_folder", "manifest", "tfds"):
         raise ConfigError(f"data.cache is for images that are decoded, not for --data.name {data.name}")
-    if data.cache == "memory" and data.processes:
-        raise ConfigError("data.cache memory would be kept by each of data.processes: give it a folder")
     if data.decoder == "opencv" and data.name not in ("image_folder", "manifest", "tfds"):
         raise ConfigError(f"data.decoder is for images that are decoded, not for --data.name {data.name}")
     if data.decoder == "opencv" and data.augment != "random_resized_crop":

@@ -62,7 +62,10 @@ class CachedSource:
 
     def __reduce__(self) -> tuple[type[CachedSource], tuple[Source, Path]]:
         if self._folder is None:
-            raise DataError("each process would keep images in a memory of its own; keep them in a folder")
+            raise DataError(
+                "images that are kept in memory cannot be sent to processes that load",
+                "keep them in a folder (CachedSource(source, FOLDER), --data.cache FOLDER), or load by threads",
+            )
         return CachedSource, (self.source, self._folder)
 
     def __len__(self) -> int:

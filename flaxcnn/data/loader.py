@@ -1,4 +1,4 @@
-"""The loader: batches of transformed images from a source, made by Grain's threads, or its processes.
+"""The loader: batches of transformed images from a source, made by Grain's threads, or by processes that these ask.
 
 A batch is a function of its step, and one thread makes it whole: the threads share nothing, an image costs no
 hand-over, and the position in the data is one number. Batch sizes are those of the whole job; a shard (a
@@ -11,8 +11,6 @@ from __future__ import annotations
 import functools
 import math
 import sys
-import weakref
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import NamedTuple
@@ -21,6 +19,7 @@ import grain
 import numpy as np
 from PIL import Image
 
+from flaxcnn.data.buffers import Buffers
 from flaxcnn.data.images import DataError
 from flaxcnn.data.machine import default_threads
 from flaxcnn.data.processes import Batch, ProcessBatches
@@ -76,37 +75,41 @@ def train_batches(
         balanced: show every class equally often: of a small class examples come several times an epoch, each time
             another view, and of a large one some do not come at all.
         num_threads: threads, each making a batch; by default one for each core that the process may use, at most 16.
-        num_processes: processes, each with that many threads (by default its share of the cores, at most 16); 0, as
-            long as the threads of one interpreter can use all cores, loads by threads of this process. They import
-            the main module, whose own work must be behind `if __name__ == "__main__":`.
+        num_processes: processes instead, each making a batch, where one interpreter's threads cannot use all cores.
+            The source and the transform are sent to them: a function by its code, but no images held in memory by a
+            `CachedSource`.
         shard: (index, count): which part of each batch to make.
 
     Returns:
         An iterator over {"image": (n, h, w, c), "label": int32 (n,)} with n = batch_size / count;
         where an example may have several labels, "label" is float32 (n, classes) of zeros and ones.
         `get_state()` gives its position as a JSON-serialisable dict; after `set_state()` with it the next
-        batch is the very one that came next then. `start_prefetch()` starts the threads ahead of the first
-        batch, and `close()` ends them.
+        batch is the very one that came next then, from threads or processes. `start_prefetch()` starts these ahead of
+        the first batch, and `close()` ends them.
 
     Raises:
         ValueError: an argument is out of its range.
-        DataError: (from the iterator) an image cannot be read.
+        DataError: images in memory would have to be sent to processes; or (from the iterator) an image cannot be read,
+            or a process was ended.
     """
+    if num_processes < 0 or (num_processes and num_threads is not None):
+        raise ValueError(f"num_processes: expected 0 or more, instead of num_threads; got {num_processes}")
     rows = _shard_rows(batch_size, shard)
-    threads = _threads(num_threads, num_processes)
+    threads = num_processes or _threads(num_threads)
 
     def new() -> Callable[[int], Batch]:
         order = training_order(source, batch_size=batch_size, seed=seed, repeats=repeats, balanced=balanced)
-        labels, memory = _labels(source), _Memory(most=threads + 2)
+        labels, buffers = _labels(source), Buffers(most=threads + 2)
 
         def batch(step: int) -> Batch:
             shown = order(step)[rows]
             images = (_view(source, each.example, transform, view_rng(seed, *each)) for each in shown)
-            return {"image": memory.stack(images, len(shown)), "label": labels[[each.example for each in shown]]}
+            return {"image": _stack(images, len(shown), buffers), "label": labels[[each.example for each in shown]]}
 
         return batch
 
-    return ProcessBatches(new, num_processes, threads) if num_processes else _prefetched(new(), sys.maxsize, threads)
+    in_this_process, prefetched = new(), functools.partial(_prefetched, steps=sys.maxsize, threads=threads)
+    return ProcessBatches(new, num_processes, prefetched) if num_processes else prefetched(in_this_process)
 
 
 class Shown(NamedTuple):
@@ -226,12 +229,12 @@ def eval_batches(
     size = rows.stop - rows.start
     all_labels = _labels(source)
     threads = _threads(num_threads)
-    memory = _Memory(most=threads + 2)
+    buffers = Buffers(most=threads + 2)
 
     def batch(step: int) -> Batch:
         chosen = list(range(len(source))[step * batch_size :][rows])
         # A batch of padding only takes its shape from the first example.
-        images = memory.stack((_view(source, i, transform) for i in chosen or [0]), size)
+        images = _stack((_view(source, i, transform) for i in chosen or [0]), size, buffers)
         images[len(chosen) :] = 0
         labels = all_labels[chosen]
         padding = size - len(chosen)
@@ -244,38 +247,17 @@ def eval_batches(
     return _until_exhausted(_prefetched(batch, math.ceil(len(source) / batch_size), threads))
 
 
-class _Memory:
-    """Memory for batches: that of one that nobody holds any more serves again.
-
-    A batch is too large for the C library to keep its memory, and the system's fresh pages cost more than all else that
-    the loader does.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._left: deque[np.ndarray] = deque(maxlen=most)  # more, if somebody held more, goes back to the system
-
-    def stack(self, images: Iterator[np.ndarray], size: int) -> np.ndarray:
-        """(size, h, w, c), begun with images as they come: each is copied while the processor has it at hand."""
-        first = next(images)
-        batch = self._empty((size, *first.shape), first.dtype)
-        batch[0] = first
-        for place, image in enumerate(images, 1):
-            batch[place] = image
-        return batch
-
-    def _empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        num_bytes = math.prod(shape) * dtype.itemsize
-        try:
-            memory = self._left.pop()
-        except IndexError:
-            memory = None
-        if memory is None or memory.nbytes != num_bytes:
-            memory = np.empty(num_bytes, np.uint8)
-        # NumPy's views hold the first array of a chain that is over a foreign buffer, here `whole`: when it is freed,
-        # there are none left, in Python, on its way to a device, or anywhere else that counts references.
-        whole = np.frombuffer(memory.data, dtype)
-        weakref.finalize(whole, self._left.append, memory).atexit = False
-        return whole.reshape(shape)
+def _stack(images: Iterator[np.ndarray], size: int, buffers: Buffers) -> np.ndarray:
+    """(size, h, w, c), begun with images as they come: each is copied while the processor has it at hand."""
+    first = next(images)
+    batch = buffers.empty((size, *first.shape), first.dtype)
+    batch[0] = first
+    for place, image in enumerate(images, 1):
+        if image.shape != first.shape or image.dtype != first.dtype:  # which NumPy would repeat or round
+            kinds = " and ".join(f"{each.dtype} {each.shape}" for each in (first, image))
+            raise ValueError(f"transform: expected all images of a batch alike, got {kinds}")
+        batch[place] = image
+    return batch
 
 
 def _view(source: Source, index: int, transform: Callable[..., np.ndarray], *rng: np.random.Generator) -> np.ndarray:
@@ -305,11 +287,8 @@ def _shard_rows(batch_size: int, shard: tuple[int, int]) -> slice:
     return slice(index * rows, (index + 1) * rows)
 
 
-def _threads(given: int | None, processes: int = 0) -> int:
-    """Of each process."""
-    if processes < 0:
-        raise ValueError(f"num_processes: expected 0 or more, got {processes}")
-    threads = default_threads(processes or 1) if given is None else given
+def _threads(given: int | None) -> int:
+    threads = default_threads() if given is None else given
     if threads < 1:
         raise ValueError(f"num_threads: expected 1 or more, got {threads}")
     return threads

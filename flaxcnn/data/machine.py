@@ -18,13 +18,13 @@ MAX_DEFAULT_THREADS = 16  # each holds a batch: 39 MB at 256 images of 224 pixel
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
-def default_threads(processes: int = 1) -> int:
-    """One for each core that this process may use, shared out among so many processes, at most 16 in each."""
+def default_threads() -> int:
+    """One for each core that this process may use, at most 16."""
     # Not os.cpu_count(), which counts what a job scheduler, `taskset` or a container has given to others, too.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for quota, period in (words for words in _limits("cpu.max") if len(words) == 2):
         cores = min(cores, math.ceil(int(quota) / int(period)))
-    return min(max(cores // processes, 1), MAX_DEFAULT_THREADS)
+    return min(cores, MAX_DEFAULT_THREADS)
 
 
 def memory() -> int:

@@ -1,119 +1,191 @@
-"""Batches that processes make, for machines with more cores than the threads of one interpreter can use."""
+"""Processes that make batches, for machines with more cores than the threads of one interpreter can use.
+
+Grain's threads ask them, a thread one at a time, so that order, position and errors are as without them. They are
+fresh interpreters, which import flaxcnn and nothing of the program that started them, and are spoken to over a socket:
+what they make needs no room in /dev/shm, and they end when the other end is closed, however that came about.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
+import contextlib
+import pickle
+import queue
 import signal
+import socket
+import subprocess
 import sys
-import threading
+import traceback
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, Self
 
+import cloudpickle
 import grain
 import numpy as np
-from absl import flags
 
+from flaxcnn.data.buffers import Buffers
 from flaxcnn.data.images import DataError
 
 Batch = dict[str, np.ndarray]
 MakeBatch = Callable[[int], Batch]
 
-_ADVICE = (
-    "give them more memory, of which /dev/shm is a part that containers keep small (docker run --shm-size 8g), or load "
-    "by threads (num_processes=0, --data.processes 0)"
-)
-
 
 class ProcessBatches:
-    """Endless batches, of which process i of n makes i, i + n, i + 2n, ...
+    """Batches as an iterator over steps gives them, each made by one of several processes.
 
     Args:
-        new: makes the function from a step to its batch; each process calls it for a function of its own, for what
-            one holds (caches, locks, memory) cannot be sent to another.
-        processes: how many.
-        threads: of each, of which each makes a whole batch.
+        new: makes the function from a step to its batch; each process calls it for a function of its own.
+        processes: how many, each making a batch at a time.
+        prefetched: makes the iterator from the function from a step to its batch.
 
     Raises:
-        DataError: (from the iterator) an image cannot be read, or a process was ended from outside.
+        DataError: (from the iterator) an image cannot be read, or a process has ended.
     """
 
-    def __init__(self, new: Callable[[], MakeBatch], processes: int, threads: int) -> None:
-        self._new, self._processes, self._threads = new, processes, threads
-        self._step = 0
-        self._batches = self._from(0)
+    def __init__(
+        self,
+        new: Callable[[], MakeBatch],
+        processes: int,
+        prefetched: Callable[[MakeBatch], grain.DatasetIterator[Batch]],
+    ) -> None:
+        pickled = cloudpickle.dumps(new)
+        buffers = defaultdict[str, Buffers](lambda: Buffers(most=processes + 2))
+        self._workers = [_Worker(pickled, buffers) for _ in range(processes)]
+        idle = queue.SimpleQueue[_Worker]()
+        for worker in self._workers:
+            idle.put(worker)
+
+        def batch(step: int) -> Batch:
+            worker = idle.get()
+            try:
+                return worker.batch(step)
+            finally:
+                idle.put(worker)
+
+        self._batches = prefetched(batch)
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Batch:
-        if self._batches is None:
-            raise ValueError("the batches are closed")
-        try:
-            batch = next(self._batches)
-        except RuntimeError as error:
-            if "terminated unexpectedly" not in str(error):
-                raise
-            reason = f"a process that loads images ended from outside: {error}"
-            raise DataError(reason, _ADVICE) from error
-        self._step += 1
-        return batch
+        return next(self._batches)
 
     def get_state(self) -> dict[str, Any]:
-        """The position, JSON-serialisable: of threads' batches it is the same."""
-        return {"next_index": self._step}
+        """The position, as of batches that threads make."""
+        return self._batches.get_state()
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go to a position."""
-        self.close()
-        self._step = state["next_index"]
-        self._batches = self._from(self._step)
+        self._batches.set_state(state)
 
     def start_prefetch(self) -> None:
         """Start the processes ahead of the first batch."""
-        if self._batches is not None:
-            self._batches.start_prefetch()
+        self._batches.start_prefetch()
 
     def close(self) -> None:
         """End the processes."""
-        if self._batches is not None:
-            self._batches.close()
-            self._batches = None
-
-    def _from(self, step: int) -> Any:
-        if not flags.FLAGS.is_parsed():  # Grain asks them, and stops where nobody has.
-            flags.FLAGS(sys.argv[:1])
-        steps = grain.MapDataset.range(step, sys.maxsize).map(_OfThisProcess(self._new))
-        threads = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._threads)
-        batches = steps.to_iter_dataset(threads).mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=self._processes), _begin_process
-        )
-        # A thread for `start_prefetch`, which the processes alone do not have.
-        return iter(grain.experimental.ThreadPrefetchIterDataset(batches.map(_own), prefetch_buffer_size=1))
+        for worker in self._workers:
+            worker.stop()
+        self._batches.close()
+        for worker in self._workers:
+            worker.wait()
 
 
-class _OfThisProcess:
-    """A function that is made anew in the process that it is sent to."""
+class _Worker:
+    """A process that makes batches; it starts with the first."""
 
-    def __init__(self, new: Callable[[], MakeBatch]) -> None:
-        self._new, self._function = new, new()
+    def __init__(self, pickled: bytes, buffers: dict[str, Buffers]) -> None:
+        self._pickled, self._buffers = pickled, buffers
+        self._socket, self._theirs = socket.socketpair()
+        self._stream = self._socket.makefile("rwb")
+        self._process: subprocess.Popen[bytes] | None = None
 
-    def __reduce__(self) -> tuple[type[Self], tuple[Callable[[], MakeBatch]]]:
-        return type(self), (self._new,)
+    def batch(self, step: int) -> Batch:
+        if self._process is None:
+            self._start()
+        try:
+            pickle.dump(step, self._stream)
+            self._stream.flush()
+            answer = pickle.load(self._stream)
+            if not isinstance(answer, Exception):
+                return {name: self._receive(self._buffers[name], *spec) for name, spec in answer.items()}
+        except (EOFError, OSError) as error:
+            raise self._ended() from error
+        raise answer
 
-    def __call__(self, step: int) -> Batch:
-        return self._function(step)
+    def stop(self) -> None:
+        """Have the process end, and whoever waits for it stop to wait."""
+        with contextlib.suppress(OSError):  # it is closed already
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def wait(self) -> None:
+        """Wait for its end."""
+        if self._process is not None:
+            self._process.wait()
+        with contextlib.suppress(OSError):  # of what could not be sent any more
+            self._stream.close()
+        self._socket.close()
+        self._theirs.close()
+
+    def _start(self) -> None:
+        # In a session of its own it does not see Ctrl-C: the program that started it may have a checkpoint to write.
+        code = f"import sys; sys.path[:] = {sys.path!r}; from flaxcnn.data.processes import work; work()"
+        with self._theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code, str(self._theirs.fileno())],
+                pass_fds=[self._theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        with contextlib.suppress(OSError):  # `batch` finds that it has ended
+            self._stream.write(self._pickled)
+
+    def _receive(self, buffers: Buffers, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        array = buffers.empty(shape, dtype)
+        if self._stream.readinto(array.reshape(-1).view(np.uint8).data) < array.nbytes:
+            raise EOFError
+        return array
+
+    def _ended(self) -> DataError:
+        assert self._process is not None
+        status = self._process.wait()
+        if status >= 0:
+            return DataError(f"a process that loads images ended with status {status}, for the reason above")
+        advice = "if memory ran out, load by fewer (num_processes, --data.processes)"
+        return DataError(f"a process that loads images was ended by {signal.Signals(-status).name}", advice)
 
 
-def _own(batch: Batch) -> Batch:
-    """Copied out of the memory that is shared with its process."""
-    return {name: np.array(array) for name, array in batch.items()}
+def work() -> None:
+    """Make the batches that are asked for, until nobody can ask any more."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Schedulers send it to every process of a job.
+    with (
+        contextlib.suppress(EOFError, ConnectionError),
+        socket.socket(fileno=int(sys.argv[1])) as connection,
+        connection.makefile("rwb") as stream,
+    ):
+        make = pickle.load(stream)()
+        while True:
+            step = pickle.load(stream)
+            try:
+                batch = make(step)
+            except Exception as error:  # is raised where the batch was asked for
+                pickle.dump(_sendable(error), stream)
+            else:
+                pickle.dump({name: (array.shape, array.dtype) for name, array in batch.items()}, stream)
+                for array in batch.values():
+                    stream.write(array.reshape(-1).view(np.uint8).data)
+            stream.flush()
 
 
-def _begin_process(*_: int) -> None:
-    """Leave signals to the process that trains, which may have a checkpoint to write first, and end when it does."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    trainer = multiprocessing.parent_process()
-    assert trainer is not None
-    threading.Thread(target=lambda: (trainer.join(), os._exit(1)), daemon=True).start()
+def _sendable(error: Exception) -> Exception:
+    """The error, or one of the same message where it cannot be sent, with its traceback as a note."""
+    if not isinstance(error, DataError):
+        error.add_note("".join(traceback.format_exception(error)))
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its class does when it is pickled
+        sent = RuntimeError(f"{type(error).__name__}: {error}")
+        for note in getattr(error, "__notes__", ()):
+            sent.add_note(note)
+        return sent
+    return error

@@ -141,10 +141,6 @@ def test_a_broken_config_file(refused: Refused, tmp_path: Path, text: str, messa
             "data.cache must be `memory` in small letters or a folder, not Memory",
         ),
         (
-            ["--data.name", "image_folder", "--data.path", ".", "--data.cache", "memory", "--data.processes", "2"],
-            "data.cache memory would be kept by each of data.processes: give it a folder",
-        ),
-        (
             ["--data.processes", "-1"],
             "data.processes must be 0 or more, not -1",
         ),
