@@ -94,11 +94,11 @@ def train_batches(
     """
     if num_processes < 0 or (num_processes and num_threads is not None):
         raise ValueError(f"num_processes: expected 0 or more, instead of num_threads; got {num_processes}")
-    rows = _shard_rows(batch_size, shard)
     threads = num_processes or _threads(num_threads)
 
     def new() -> Callable[[int], Batch]:
         order = training_order(source, batch_size=batch_size, seed=seed, repeats=repeats, balanced=balanced)
+        rows = _shard_rows(batch_size, shard)
         labels, buffers = _labels(source), Buffers(most=threads + 2)
 
         def batch(step: int) -> Batch:
