@@ -1,5 +1,8 @@
 """The classic convolutional image classifiers in Flax, numerically identical to PyTorch's."""
 
+import importlib
+from typing import Any
+
 from flaxcnn import layers, models, optim, train
 from flaxcnn.models import create_model, fuse, list_models
 from flaxcnn.weights import (
@@ -32,3 +35,12 @@ __all__ = [
     "to_torch",
     "train",
 ]
+
+_ON_DEMAND = ("analysis", "build", "config", "data", "inference", "losses", "metrics", "schedules", "visual")
+
+
+def __getattr__(name: str) -> Any:
+    """Those of its modules, such as `flaxcnn.data`, that are imported when they are first asked for."""
+    if name in _ON_DEMAND:
+        return importlib.import_module(f"flaxcnn.{name}")
+    raise AttributeError(f"module 'flaxcnn' has no attribute {name!r}")

@@ -159,6 +159,8 @@ _NOT_OPTIONS = {
 
 def build_sources(config: Config) -> tuple[data.Source, data.Source]:
     """What the config trains on and what it holds out; what both are a part of is read once."""
+    if (config.data.train_split is None) != (config.data.val_split is None):
+        raise ConfigError("data.train_split and data.val_split go together: give both")
     splits = {name: cache(make) for name, make in build_splits(config).items()}
     train, val = _part_of(splits, config, "train"), _part_of(splits, config, "val")
     if train.labels.ndim > 1 and config.data.balanced:
@@ -208,6 +210,8 @@ def build_splits(config: Config) -> data.Splits[Any]:
     path = None if path is None else str(Path(path).expanduser())
     if name == "image_folder" and Path(str(path)).suffix.lower() in MANIFEST_SUFFIXES and Path(str(path)).is_file():
         raise ConfigError(f"data.path: {path} is a file, not a folder: for a manifest, add --data.name manifest")
+    if name == "image_folder" and Path(str(path)).is_file():
+        raise ConfigError(f"data.path: {path} is a file, not a folder: if it is an archive, unpack it")
     if name == "image_folder" and not Path(str(path)).is_dir():
         raise ConfigError(
             f"data.path: there is no folder {path}; add --data.path FOLDER, "

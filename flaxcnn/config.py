@@ -400,8 +400,6 @@ def _validate_data(data: DataConfig) -> None:
         raise ConfigError("data.decoder opencv is for --data.augment random_resized_crop")
     if data.decoder == "opencv" and data.cache is not None:
         raise ConfigError("data.decoder opencv decodes a part anew in every epoch: leave out data.cache")
-    if (data.train_split is None) != (data.val_split is None):
-        raise ConfigError("data.train_split and data.val_split go together: give both")
     if data.folds and data.train_split is not None:
         raise ConfigError("data.folds and data.train_split exclude each other: give one")
     if not 0 <= data.fold < max(data.folds, 1):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 HEAVY = ("torch", "tensorflow", "matplotlib", "PIL", "grain", "orbax", "sklearn", "tyro")
 
 
@@ -17,6 +19,16 @@ def test_import_loads_nothing_heavy() -> None:
     loaded = loaded_by("import flaxcnn; flaxcnn.create_model('resnet18')")
     assert "flaxcnn" in loaded
     assert not loaded.intersection(HEAVY)
+
+
+def test_modules_are_there_when_they_are_asked_for() -> None:
+    assert "optax" in loaded_by("import flaxcnn; flaxcnn.data.TrainTransform; flaxcnn.schedules; flaxcnn.build")
+    assert not loaded_by("import flaxcnn; hasattr(flaxcnn, 'nonsense')").intersection(HEAVY)
+    import flaxcnn
+
+    assert flaxcnn.data is sys.modules["flaxcnn.data"]
+    with pytest.raises(AttributeError, match="module 'flaxcnn' has no attribute 'nonsense'"):
+        _ = flaxcnn.nonsense
 
 
 def test_so_does_importing_the_parts_of_training() -> None:

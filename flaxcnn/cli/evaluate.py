@@ -10,7 +10,15 @@ from functools import partial
 from typing import Any
 
 from flaxcnn import data
-from flaxcnn.build import build_model, build_source, build_views, evaluation_loss, find_devices, fingerprint
+from flaxcnn.build import (
+    build_model,
+    build_source,
+    build_splits,
+    build_views,
+    evaluation_loss,
+    find_devices,
+    fingerprint,
+)
 from flaxcnn.cli.command_line import Parser, override
 from flaxcnn.cli.details import Details
 from flaxcnn.cli.environment import set_up_jax
@@ -23,14 +31,15 @@ from flaxcnn.train.parallel import DataParallel
 from flaxcnn.train.writers import describe
 
 _USED = (
-    *("name", "path", "builder", "download", "cache", "train_split", "val_split", "folds", "fold"),
+    *("name", "path", "builder", "download", "cache", "val_split", "folds", "fold"),
     *("val_fraction", "on_error", "image_size", "eval_batch_size", "resize", "interpolation"),
     "views",
     *("mean", "std", "threads"),
 )
 DESCRIPTION = """Evaluate a run's checkpoint on held-out data: every example once, whatever the batch size.
 
---data.FIELD VALUE overrides the run's own, such as --data.path or --data.eval_batch_size; --device does too."""
+--data.FIELD VALUE overrides the run's own, such as --data.path or --data.eval_batch_size; --device does too.
+--data.path FOLDER --data.val_split all evaluates all images of another folder."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -54,6 +63,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"details in {known.details}", file=sys.stderr)
     if fingerprint(source) != run.folder.read_examples().get("val"):
         print("these are not the images that training held out: some may be among those it saw", file=sys.stderr)
+        if run.config.data.val_split is None and "all" in build_splits(run.config):
+            print("they are the share that training would hold out; for all add --data.val_split all", file=sys.stderr)
     if known.json:
         print(json.dumps(result))
     else:

@@ -14,7 +14,7 @@ from flaxcnn import data
 from flaxcnn.build import build_splits
 from flaxcnn.cli.command_line import run_action
 from flaxcnn.config import Config, ConfigError, DataConfig
-from flaxcnn.data.check import Report
+from flaxcnn.data.check import Report, alone_in_class
 from flaxcnn.data.split_folder import split_folder
 from flaxcnn.data.splits import VAL_FRACTION
 
@@ -47,11 +47,10 @@ def check(path: DataPath, val_fraction: float = VAL_FRACTION, json: bool = False
     _check_share(val_fraction)
     place = Path(path).expanduser()
     splits = _splits(place)
-    if "all" in splits:
-        split_of = ("train", "val")
-        sources = {split: data.choose(splits, split, val_fraction=val_fraction) for split in split_of}
-    else:
-        sources = {name: make() for name, make in splits.items()}
+    sources = {name: make() for name, make in splits.items()}
+    if "all" in splits and not alone_in_class(sources["all"]):
+        whole = {"all": lambda: sources["all"]}
+        sources = {split: data.choose(whole, split, val_fraction=val_fraction) for split in ("train", "val")}
     report = data.check_data(sources, place if place.is_dir() else None)
     print(_as_json(report) if json else _as_text(report))
     return 0 if report.is_clean else 1
@@ -121,6 +120,8 @@ def _as_text(report: Report) -> str:
     for side, (least, median, most) in report.sizes.items():
         lines.append(f"{side}: {least} to {most} pixels, median {median}")
     lines += _listed("broken", report.broken)
+    if report.alone:
+        lines += _listed("alone in its class, so that no share can be held out for val", report.alone)
     lines += _listed("of the same pixels in one split", [" = ".join(names) for names in report.duplicates])
     lines += _listed("of the same pixels in two splits (leaked)", [" = ".join(names) for names in report.leaked])
     lines += _listed("of the same pixels with different labels", [" = ".join(n) for n in report.contradictions])

@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     config, _ = read_config(rest, prog="show_data", description=DESCRIPTION)
     if known.images < 1:
         raise ConfigError(f"--images must be 1 or more, not {known.images}")
-    if not known.out.endswith(".png"):
+    if not known.out.lower().endswith(".png"):
         raise ConfigError(f"--out must end in .png: {known.out}")
     if not Path(known.out).parent.is_dir():
         raise ConfigError(f"--out: there is no folder {Path(known.out).parent}")
@@ -104,7 +104,8 @@ def label_text(source: data.Source, row: np.ndarray) -> str:
 def _print_counts(sources: Mapping[str, data.Source], counts: Mapping[str, Mapping[str, int]]) -> None:
     for split, of in counts.items():
         least, most = (f"{of[name]:,} ({name})" for name in (min(of, key=of.__getitem__), max(of, key=of.__getitem__)))
-        print(f"{split}: {len(sources[split]):,} images, {len(of)} classes, of {least} to {most}")
+        sizes = f"of {least} to {most}" if len({*of.values()}) > 1 else f"of {min(of.values()):,} each"
+        print(f"{split}: {len(sources[split]):,} images, {len(of)} classes, {sizes}")
 
 
 def _numbers(values: np.ndarray | np.floating) -> str:

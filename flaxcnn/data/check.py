@@ -32,6 +32,7 @@ class Report:
         contradictions: names of images of the same pixels with different labels.
         passed_over: images of the folder that are in no class of these splits.
         other_files: ending -> how many files of the folder are no images by it.
+        alone: classes of one image, where a share of each is yet to be held out.
     """
 
     counts: Mapping[str, Mapping[str, int]]
@@ -44,11 +45,12 @@ class Report:
     contradictions: tuple[tuple[str, ...], ...]
     passed_over: tuple[str, ...] = ()
     other_files: Mapping[str, int] = field(default_factory=dict)
+    alone: tuple[str, ...] = ()
 
     @property
     def is_clean(self) -> bool:
         """Whether there is nothing to mend; duplicates within a split and other files are only told."""
-        return not (self.broken or self.leaked or self.contradictions)
+        return not (self.broken or self.leaked or self.contradictions or self.alone)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def check_data(splits: Mapping[str, Source], folder: str | os.PathLike[str] | No
     """Decodes every image of a data set once.
 
     Args:
-        splits: of the same classes.
+        splits: of the same classes; "all" where nothing is held out yet.
         folder: that they are of, to tell what else is in it.
 
     Returns:
@@ -77,8 +79,9 @@ def check_data(splits: Mapping[str, Source], folder: str | os.PathLike[str] | No
     for example in whole:
         same[example.pixels].append(example)
     groups = [group for group in same.values() if len(group) > 1]
+    counts = {split: class_counts(source) for split, source in splits.items()}
     return Report(
-        counts={split: class_counts(source) for split, source in splits.items()},
+        counts=counts,
         examples={split: len(source) for split, source in splits.items()},
         unlabelled={split: _unlabelled(source) for split, source in splits.items()},
         sizes={
@@ -92,6 +95,7 @@ def check_data(splits: Mapping[str, Source], folder: str | os.PathLike[str] | No
         contradictions=_names(g for g in groups if len({e.label for e in g}) > 1),
         passed_over=() if folder is None else _passed_over(splits, Path(folder)),
         other_files={} if folder is None else other_files(folder),
+        alone=alone_in_class(splits["all"]) if "all" in splits else (),
     )
 
 
@@ -116,6 +120,11 @@ def _look(split: str, source: Source) -> list[_Seen]:
         return _Seen(split, name, label, image.size, pixels)
 
     return list(in_threads(look, range(len(source))))
+
+
+def alone_in_class(source: Source) -> tuple[str, ...]:
+    """Classes of one image, of which no share can be held out; none where an image may have several labels."""
+    return tuple(name for name, n in class_counts(source).items() if n == 1) if source.labels.ndim == 1 else ()
 
 
 def class_counts(source: Source) -> dict[str, int]:

@@ -73,6 +73,8 @@ def folder_splits(path: str | os.PathLike[str]) -> dict[str, Callable[[], Folder
     if not root.is_dir():
         raise DataError(f"{root}: expected a folder with a folder a class in it, found a file")
     if not _has_split_folders(root):
+        if held_out := _held_out_alone(root):  # enough to evaluate
+            return {folder.name: partial(_scan, folder, _class_names(folder)) for folder in held_out}
         _refuse_splits(root)
         return {"all": lambda: _scan(root, _class_names(root))}
     train, held_out = root / "train", _held_out_folder(root)
@@ -96,6 +98,12 @@ def _has_split_folders(root: Path) -> bool:
     return not any(_is_image(entry.name) for entry in train.iterdir())
 
 
+def _held_out_alone(root: Path) -> list[Path]:
+    """Folders of splits that are held out, where nothing else is there."""
+    folders = [root / name for name in _class_folders(root)]
+    return folders if all(folder.name in HELD_OUT and _class_folders(folder) for folder in folders) else []
+
+
 _SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing", "eval", "dev")
 
 
@@ -104,7 +112,7 @@ def _refuse_splits(root: Path) -> None:
     names = _class_folders(root)
     if names and all(name.lower() in _SPLIT_NAMES and _class_folders(root / name) for name in names):
         raise DataError(
-            f"{root}: {' and '.join(names)} look like splits, not like classes",
+            f"{root}: not classes but splits by their names: {', '.join(names)}",
             "name them train and val (or validation, valid, test)",
         )
 
@@ -164,18 +172,25 @@ def _class_folders(root: Path) -> tuple[str, ...]:
 
 def _scan(root: Path, class_names: tuple[str, ...]) -> FolderSource:
     """All images below `root`, sorted by class, then by path."""
-    files, labels = [], []
+    files, labels, empty = [], [], []
     for label, class_name in enumerate(class_names):
         members = sorted(f"{class_name}/{file}" for file in images_below(root / class_name))
         if not members:
-            others = other_files(root / class_name)
-            found = ", ".join(f"{number} {ending or 'without an ending'}" for ending, number in sorted(others.items()))
-            convert = f"convert what there is ({found}), " if others else ""
-            raise DataError(f"{root / class_name}: no images in this class folder: {convert}add some, or remove it")
+            empty.append(root / class_name)
         _check_text(root, members)
         files += members
         labels += [label] * len(members)
+    if empty:
+        raise _without_images(empty)
     return FolderSource(root, tuple(files), np.array(labels, np.int64), class_names)
+
+
+def _without_images(folders: list[Path]) -> DataError:
+    others = sum((Counter(other_files(folder)) for folder in folders), Counter())
+    found = ", ".join(f"{number} {ending or 'without an ending'}" for ending, number in sorted(others.items()))
+    convert = f"convert what there is ({found}), " if others else ""
+    those, it = ("this class folder", "it") if len(folders) == 1 else ("these class folders", "them")
+    return DataError(f"{', '.join(map(str, folders))}: no images in {those}: {convert}add some, or remove {it}")
 
 
 def _check_text(root: Path, files: list[str]) -> None:
@@ -227,7 +242,7 @@ def other_files(path: str | os.PathLike[str]) -> dict[str, int]:
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
+    return name.startswith(".") or name == "__MACOSX"  # which macOS puts into archives
 
 
 def _is_image(name: str) -> bool:

@@ -62,6 +62,9 @@ def manifest_splits(path: str | os.PathLike[str]) -> dict[str, Callable[[], Fold
     splits = sorted({row.split for row in rows})
     if "" in splits and len(splits) > 1:
         raise DataError(f"{next(row.where for row in rows if not row.split)}: no split, where other lines have one")
+    for row in rows:
+        if row.split not in (meant := ("train", *HELD_OUT)) and row.split.lower() in meant:
+            raise DataError(f"{row.where}: split {row.split!r}: write {row.split.lower()}, in small letters")
     if not several and "train" in splits:
         known = {row.labels[0] for row in rows if row.split == "train"}
         for row in rows:
@@ -94,10 +97,14 @@ def _csv_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if header and ("path" not in header or not {"label", "labels"} & set(header)):
             separators = [name for name, mark in (("semicolons", ";"), ("tabs", "\t")) if mark in header[0]]
             advice = f"separate by commas, not by {separators[0]}" if separators else None
+            if {"path", "label", "labels"} & {name.lower() for name in header} - {*header}:
+                advice = "in small letters"
             shown = ",".join(header).replace("\t", " ")
             raise DataError(f"{file}: its header is {shown}; it has to have path and label (or labels)", advice)
         if {"label", "labels"} <= set(header):
             raise DataError(f"{file}: its header has label and labels: give one")
+        if doubled := sorted(name for name in {*header} if header.count(name) > 1):
+            raise DataError(f"{file}: its header has {doubled[0]} twice")
         for row in reader:
             where = f"{file}, line {reader.line_num}"
             if None in row:
@@ -124,9 +131,11 @@ def _json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _row(where: str, values: dict[str, Any], several: bool) -> _Row:
     name = "labels" if several else "label"
-    path, labels, split = values.get("path"), values.get(name), values.get("split") or ""
+    path, labels, split = values.get("path"), values.get(name), values.get("split")
     if not isinstance(path, str) or not path:
         raise DataError(f"{where}: no path")
+    if not isinstance(split, (str, type(None))):
+        raise DataError(f"{where}: split: expected a name, got {split!r}")
     if several:
         if not isinstance(labels, list):
             raise DataError(f"{where}: labels: expected a list, got {labels!r}")
@@ -137,7 +146,7 @@ def _row(where: str, values: dict[str, Any], several: bool) -> _Row:
     if not all(isinstance(label, (str, int)) and not isinstance(label, bool) for label in labels):
         advice = "several labels go by the name `labels`" if any(isinstance(label, list) for label in labels) else None
         raise DataError(f"{where}: {name}: expected names, got {labels!r}", advice)
-    return _Row(path, tuple(map(str, labels)), str(split), where)
+    return _Row(path, tuple(map(str, labels)), split or "", where)
 
 
 def _within(root: Path, path: str) -> str:

@@ -142,9 +142,20 @@ def _prepare(builder: Any) -> None:
 def _open(builder: Any, split: str) -> PreparedSource:
     import tensorflow_datasets as tfds
 
-    records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-    class_names = tuple(builder.info.features["label"].names)
-    return PreparedSource(records, class_names, split, Path(builder.data_path))
+    folder, class_names = Path(builder.data_path), tuple(builder.info.features["label"].names)
+    with _naming(folder):
+        records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    return PreparedSource(records, class_names, split, folder)
+
+
+@contextlib.contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Raises DataError for what ArrayRecord's readers raise of files that are missing, cut or damaged."""
+    try:
+        yield
+    except (OSError, RuntimeError, TypeError, ValueError, IndexError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{folder}: its records cannot be read ({reason})", "copy or prepare it anew") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,8 +173,10 @@ class PreparedSource:
         return len(self.records) if self.rows is None else len(self.rows)
 
     def __getitem__(self, index: int) -> Example:
-        record = self.records[self._row(index)]
-        return {"image": self.decode(record["image"], self.name(index)), "label": int(record["label"])}
+        with _naming(self.folder):
+            record = self.records[self._row(index)]
+            image, label = record["image"], int(record["label"])
+        return {"image": self.decode(image, self.name(index)), "label": label}
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -178,7 +191,8 @@ class PreparedSource:
         labels = np.empty(len(self.records), np.int64)
         for start in range(0, len(labels), 256):  # many at a time take half as long, and all of them too much memory
             rows = range(start, min(start + 256, len(labels)))
-            labels[rows] = [record["label"] for record in self.records.__getitems__([*rows])]
+            with _naming(self.folder):
+                labels[rows] = [record["label"] for record in self.records.__getitems__([*rows])]
         unfinished = file.with_suffix(f".{os.getpid()}.npy")
         with contextlib.suppress(OSError):  # a folder that cannot be written, or is full, does without
             try:
@@ -223,7 +237,8 @@ def write_arrayrecord(name: str, splits: Mapping[str, Source], data_dir: str | o
         The folder of the data set.
 
     Raises:
-        DataError: there is one of that name here or among tensorflow-datasets' own, or an image cannot be read.
+        DataError: there is one of that name here or among tensorflow-datasets' own, or an image cannot be read, or the
+            folder not be written.
     """
     import tensorflow_datasets as tfds
 
@@ -268,7 +283,10 @@ def write_arrayrecord(name: str, splits: Mapping[str, Source], data_dir: str | o
         if builder.is_prepared():
             raise DataError(f"{builder.data_path} is there already: remove it, or choose another name")
         tfds.disable_progress_bar()
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+        try:
+            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+        except OSError as error:
+            raise DataError(f"{data_dir}: cannot be written: {error.strerror}") from error
     return Path(builder.data_path)
 
 

@@ -57,19 +57,25 @@ def choose(
     check_split(split, val_fraction)
     if spec is not None:
         return slice_of(splits, spec, seed=seed)
+    own = None if "all" in splits else next((name for name in HELD_OUT if name in splits), None)
+    if split == "val" and own is not None and fold is None:
+        return splits[own]()
     if not {"all", "train"} & splits.keys():
         raise DataError(
             f"there is no split 'train'; known: {', '.join(sorted(splits))}: "
             "name two by --data.train_split and --data.val_split"
         )
-    whole = splits["all" if "all" in splits else "train"]
+    source = splits["all" if "all" in splits else "train"]()
     if fold is not None:
-        source = whole()
         return source.select(fold_indices(source, fold, split, seed=seed))
-    own = next((name for name in HELD_OUT if name in splits), None)
-    if "train" in splits and own is not None:
-        return splits["train" if split == "train" else own]()
-    source = whole()
+    if own is not None:
+        return source
+    if len(splits) > 1:
+        other = min(splits.keys() - {"all", "train"})
+        raise DataError(
+            f"of the splits {' and '.join(sorted(splits))} none is called {', '.join(HELD_OUT[:-1])} or {HELD_OUT[-1]}",
+            f"name the one to hold out so, or by --data.train_split train --data.val_split {other}",
+        )
     return source.select(stratified(source, split, val_fraction, seed=seed))
 
 
@@ -109,7 +115,9 @@ def _position(word: str | None, total: int, default: int) -> int:
     if word.endswith("%") and abs(int(word[:-1])) > 100:
         raise DataError(f"{word}: a slice of a split ends at 100%")
     position = round(total * int(word[:-1]) / 100) if word.endswith("%") else int(word)
-    return min(max(position + total if position < 0 else position, 0), total)
+    if abs(position) > total:
+        raise DataError(f"{word}: a slice of this split ends at its {total} examples")
+    return position + total if position < 0 else position
 
 
 def even_order(source: Source, *, seed: int = 0) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from flaxcnn.cli.details import Details
-from flaxcnn.data import FolderSource, digits
+from flaxcnn.data import FolderSource, digits, digits_splits
 from flaxcnn.train.writers import describe
 from tests.cli.conftest import Command
 
@@ -55,6 +56,20 @@ def test_details_are_those_of_the_examples(command: Command, run_folder: Path, t
     for name in ("confusion", "reliability", "mistakes"):
         with Image.open(folder / f"{name}.png") as picture:
             assert picture.width > 300
+
+
+def test_all_images_of_another_folder(command: Command, run_folder: Path, tmp_path: Path) -> None:
+    source = digits_splits()["all"]()
+    for i in range(100):
+        (tmp_path / "new" / str(source.labels[i])).mkdir(parents=True, exist_ok=True)
+        source[i]["image"].save(tmp_path / "new" / str(source.labels[i]) / f"{i}.png")
+    words = ["evaluate", "--workdir", run_folder, "--data.name", "image_folder", "--data.path", tmp_path / "new"]
+    share = command(*words)
+    assert re.search(r"\((19|2\d) examples\)", share.out)
+    assert "the share that training would hold out; for all add --data.val_split all\n" in share.err
+    whole = command(*words, "--data.val_split", "all")
+    assert "(100 examples)" in whole.out and "for all" not in whole.err
+    assert "some may be among those it saw" in whole.err
 
 
 def test_images_of_any_number_of_classes(tmp_path: Path) -> None:

@@ -98,6 +98,18 @@ def test_one_folder_is_checked_as_training_divides_it(command: Command, folder: 
     assert result.out.splitlines()[1].split() == ["ape", "2", "2"]
 
 
+def test_classes_of_one_image_are_named_and_the_rest_is_looked_at(command: Command, folder: Path) -> None:
+    for name, image in (("cat", "0.png"), ("dog", "1.png")):
+        (folder / "train" / name).mkdir()
+        (folder / "train/bee" / image).rename(folder / "train" / name / image)
+    (folder / "train/ape/0.png").write_bytes(b"")
+    result = command("prepare_data", "check", folder / "train")
+    lines = result.out.splitlines()
+    assert result.status == 1 and lines[0].split() == ["class", "all"]
+    at = lines.index("alone in its class, so that no share can be held out for val: 2")
+    assert lines[at + 1 : at + 3] == ["  cat", "  dog"] and "broken: 1" in lines
+
+
 def test_arrayrecord(command: Command, folder: Path, tmp_path: Path) -> None:
     result = command("prepare_data", "arrayrecord", folder, "--out", tmp_path / "out", "--name", "insects")
     assert result.status == 0
@@ -127,6 +139,9 @@ def test_mistakes(refused: Callable[..., str], folder: Path, tmp_path: Path) -> 
     (folder / "train/ape/link.png").unlink()
     out = ("arrayrecord", folder, "--out", tmp_path / "out", "--name")
     assert "'In sects' is no name for a data set" in refused("prepare_data", *out, "In sects")
+    (tmp_path / "file").touch()
+    line = refused("prepare_data", "arrayrecord", folder, "--out", tmp_path / "file", "--name", "insects")
+    assert f"{tmp_path}/file: cannot be written: Not a directory" in line
     (folder / "train/ape/bad.jpg").write_text("no image")
     line = refused("prepare_data", *out, "insects")
     assert "bad.jpg: not an image that Pillow can read; mend or remove the file" in line and "on_error" not in line

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from flaxcnn.data import DataError, digits, folder_splits, image_folder, load_image
+from flaxcnn.data import DataError, choose, digits, folder_splits, image_folder, load_image
 from flaxcnn.data.folder import IMAGE_SUFFIXES, other_files
 from tests.data.pictures import photographs
 
@@ -261,12 +261,12 @@ def message_of(root: Path) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("names", [("Train", "Test"), ("training", "validation"), ("train ing", "Val"), ("val",)])
+@pytest.mark.parametrize("names", [("Train", "Test"), ("training", "validation"), ("train ing", "Val")])
 def test_folders_that_look_like_splits_are_no_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
     names = tuple(name.replace(" ", "") for name in names)
     for name in names:
         make_folder(tmp_path / name, {"a": 2, "b": 2})
-    expected = f"{' and '.join(sorted(names))} look like splits, not like classes; name them train and val"
+    expected = f"not classes but splits by their names: {', '.join(sorted(names))}; name them train and val"
     assert expected in message_of(tmp_path)
 
 
@@ -285,6 +285,21 @@ def test_what_there_is_instead_of_images_or_classes_is_told(tmp_path: Path) -> N
     assert "only one class folder, 'photos': expected two or more" in message_of(tmp_path / "nested")
     expected = f"if the classes lie in it, name {tmp_path / 'nested' / 'photos' / '2020'}"
     assert expected in message_of(tmp_path / "nested" / "photos")
+
+
+def test_all_classes_without_images_are_named_at_once(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a": 0, "b": 2, "c": 0, "__MACOSX": 0})
+    assert message_of(tmp_path) == (
+        f"{tmp_path}/a, {tmp_path}/c: no images in these class folders: add some, or remove them"
+    )
+
+
+def test_a_folder_of_a_held_out_split_alone(tmp_path: Path) -> None:
+    make_folder(tmp_path / "test", {"a": 2, "b": 3})
+    splits = folder_splits(tmp_path)
+    assert choose(splits, "val").files == splits["test"]().files and len(splits["test"]()) == 5
+    with pytest.raises(DataError, match="no split 'train'; known: test: "):
+        choose(splits, "train")
 
 
 def test_names_that_are_not_text_are_refused(tmp_path: Path) -> None:

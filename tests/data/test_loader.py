@@ -171,6 +171,15 @@ def test_a_view_that_cannot_be_made_tells_of_what_example() -> None:
         assert re.fullmatch(r"in the transform of number \d+", caught.value.__notes__[0])
 
 
+@pytest.mark.parametrize("other", [np.zeros((3, 2, 1), np.uint8), np.zeros((3, 2, 3), np.float32)])
+def test_unlike_images_are_not_made_alike(other: np.ndarray) -> None:
+    views = iter([np.zeros((3, 2, 3), np.uint8), other])
+    with pytest.raises(
+        ValueError, match=r"^transform: expected all images of a batch alike, got uint8 \(3, 2, 3\) and"
+    ):
+        train(1, view=lambda *_: next(views), num_threads=1)
+
+
 def test_repeated_examples_come_in_a_row_each_seen_anew() -> None:
     batches = train(5, batch_size=4, repeats=3)
     shown = np.array(labels(batches))

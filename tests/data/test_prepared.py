@@ -149,6 +149,20 @@ def test_labels_are_kept_beside_the_records_until_these_change(tmp_path: Path) -
     assert_same(tfds_splits("digits", data_dir=tmp_path)["train"](), part)
 
 
+@pytest.mark.parametrize("damage", ["missing", "cut", "zeros"])
+def test_damaged_files_of_records_are_named(damage: str, tmp_path: Path) -> None:
+    folder = write_arrayrecord("digits", {"train": digits_splits()["all"]().select(range(20))}, tmp_path)
+    (file,) = folder.glob("*array_record*")
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2] if damage == "cut" else bytes(len(content)))
+    if damage == "missing":
+        file.unlink()
+    for read in (lambda source: source[19], lambda source: source.labels):
+        with pytest.raises(DataError, match=r": its records cannot be read \(.*\); copy or prepare it anew$") as caught:
+            read(tfds_splits("digits", data_dir=tmp_path)["train"]())
+        assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_labels_are_read_where_they_cannot_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     part = digits_splits()["all"]().select(range(20))
     folder = write_arrayrecord("digits", {"train": part}, tmp_path)

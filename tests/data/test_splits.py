@@ -110,6 +110,8 @@ def test_digits_have_folds_and_slices() -> None:
         ("train[:150%]", "150%: a slice of a split ends at 100%"),
         ("train[50%:50%]", r"train[50%:50%]: no example of 100 lies in this slice"),
         ("test[10:]", "no example of 10"),
+        ("test[:11]", "11: a slice of this split ends at its 10 examples"),
+        ("test[-11:]", "-11: a slice of this split ends at its 10 examples"),
     ],
 )
 def test_bad_split_is_named(spec: str, message: str) -> None:
@@ -130,6 +132,16 @@ def test_bad_fold_is_named() -> None:
             choose(SPLITS, "val", fold=fold)
     with pytest.raises(DataError, match=r"row\[\d+\]: its class has 20 examples, too few for 21 folds"):
         choose(SPLITS, "val", fold=(0, 21))
+
+
+def test_a_split_that_might_be_held_out_is_not_left_aside() -> None:
+    splits = {"train": SPLITS["train"], "validate": SPLITS["test"]}
+    for split in ("train", "val"):
+        with pytest.raises(DataError, match=r"none is called val, .*; name .*--data\.val_split validate$") as caught:
+            choose(splits, split)
+        assert str(caught.value).startswith("of the splits train and validate none")
+    assert len(choose(splits, "val", spec="validate")) == 10
+    assert len(choose(splits, "val", fold=(0, 5))) == 20
 
 
 def test_splits_of_other_names_must_be_named() -> None:
