@@ -31,7 +31,7 @@ from flaxcnn.train.parallel import DataParallel
 from flaxcnn.train.writers import describe
 
 _USED = (
-    *("name", "path", "builder", "download", "cache", "val_split", "folds", "fold"),
+    *("name", "path", "builder", "download", "cache", "train_split", "val_split", "folds", "fold"),
     *("val_fraction", "on_error", "image_size", "eval_batch_size", "resize", "interpolation"),
     "views",
     *("mean", "std", "threads"),
@@ -54,7 +54,8 @@ def main(argv: Sequence[str]) -> int:
     run = read_run(known.workdir, words, prog="evaluate")
     details = Details(known.details) if known.details else None
     set_up_jax(run.config.device)
-    source = held_out(run)
+    source = build_source(run.config, "val")
+    check_classes(source, run)
     step, variables = run.load(known.checkpoint, average=known.average)
     result = evaluate_run(run, variables, source, details)
     for line in (f"{run.folder.path}, checkpoint of step {step}", *skipped_lines(source)):
@@ -88,17 +89,6 @@ def read_run(workdir: str, words: Sequence[str], *, prog: str) -> TrainedRun:
     config = override(run.config, words, prog=prog)
     _check_used(run.config, config, prog)
     return replace(run, config=config, model=build_model(config, len(run.class_names)))
-
-
-def held_out(run: TrainedRun) -> data.Source:
-    """The examples that a run is evaluated on.
-
-    Raises:
-        ConfigError: when their classes are not the run's.
-    """
-    source = build_source(run.config, "val")
-    _check_classes(source.class_names, run.class_names)
-    return source
 
 
 def evaluate_run(
@@ -147,7 +137,9 @@ def _check_used(run: Config, config: Config, prog: str) -> None:
                 raise ConfigError(f"{prog} does not use --{section}.{name}")
 
 
-def _check_classes(found: Sequence[str], trained: Sequence[str]) -> None:
+def check_classes(source: data.Source, run: TrainedRun) -> None:
+    """Raises ConfigError unless a source's classes are the run's."""
+    found, trained = source.class_names, run.class_names
     if list(found) != list(trained):
         raise ConfigError(
             f"data: its {len(found)} classes are not the {len(trained)} that the run was trained on; "

@@ -21,11 +21,11 @@ import numpy as np
 import flaxcnn
 from flaxcnn import data
 from flaxcnn.analysis import cost
-from flaxcnn.build import build_preprocessing, build_source, build_train_transform
+from flaxcnn.build import build_preprocessing, build_sources, build_train_transform
 from flaxcnn.cli.command_line import Parser
 from flaxcnn.cli.details import Details
 from flaxcnn.cli.environment import set_up_jax
-from flaxcnn.cli.evaluate import evaluate_run, held_out, read_run
+from flaxcnn.cli.evaluate import check_classes, evaluate_run, read_run
 from flaxcnn.cli.show_data import batch_figure, label_text
 from flaxcnn.cli.trained import TrainedRun, add_checkpoint_argument
 from flaxcnn.config import ConfigError
@@ -125,7 +125,8 @@ def _check_writable(output: Path) -> None:
 
 def _report(run: TrainedRun, which: str, variables: Mapping[str, Any], folder: Path) -> _Sections:
     """All about a run, by files in a folder."""
-    records, source, train = _records(run), held_out(run), build_source(run.config, "train")
+    records, (train, source) = _records(run), build_sources(run.config)
+    check_classes(source, run)
     evaluate_run(run, variables, source, Details(str(folder)))
     draw_curves(records, folder / "curves.png", steps_per_epoch=epoch_length(records))
     counts = {"training": class_counts(train), "held out": class_counts(source)}

@@ -62,9 +62,6 @@ def manifest_splits(path: str | os.PathLike[str]) -> dict[str, Callable[[], Fold
     splits = sorted({row.split for row in rows})
     if "" in splits and len(splits) > 1:
         raise DataError(f"{next(row.where for row in rows if not row.split)}: no split, where other lines have one")
-    for row in rows:
-        if row.split not in (meant := ("train", *HELD_OUT)) and row.split.lower() in meant:
-            raise DataError(f"{row.where}: split {row.split!r}: write {row.split.lower()}, in small letters")
     if not several and "train" in splits:
         known = {row.labels[0] for row in rows if row.split == "train"}
         for row in rows:
@@ -103,7 +100,7 @@ def _csv_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             raise DataError(f"{file}: its header is {shown}; it has to have path and label (or labels)", advice)
         if {"label", "labels"} <= set(header):
             raise DataError(f"{file}: its header has label and labels: give one")
-        if doubled := sorted(name for name in {*header} if header.count(name) > 1):
+        if doubled := [name for name in ("path", "label", "labels", "split") if header.count(name) > 1]:
             raise DataError(f"{file}: its header has {doubled[0]} twice")
         for row in reader:
             where = f"{file}, line {reader.line_num}"
@@ -134,7 +131,7 @@ def _row(where: str, values: dict[str, Any], several: bool) -> _Row:
     path, labels, split = values.get("path"), values.get(name), values.get("split")
     if not isinstance(path, str) or not path:
         raise DataError(f"{where}: no path")
-    if not isinstance(split, (str, type(None))):
+    if not isinstance(split, (str, int, type(None))):
         raise DataError(f"{where}: split: expected a name, got {split!r}")
     if several:
         if not isinstance(labels, list):
@@ -146,7 +143,7 @@ def _row(where: str, values: dict[str, Any], several: bool) -> _Row:
     if not all(isinstance(label, (str, int)) and not isinstance(label, bool) for label in labels):
         advice = "several labels go by the name `labels`" if any(isinstance(label, list) for label in labels) else None
         raise DataError(f"{where}: {name}: expected names, got {labels!r}", advice)
-    return _Row(path, tuple(map(str, labels)), split or "", where)
+    return _Row(path, tuple(map(str, labels)), "" if split is None else str(split), where)
 
 
 def _within(root: Path, path: str) -> str:

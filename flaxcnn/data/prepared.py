@@ -173,8 +173,11 @@ class PreparedSource:
         return len(self.records) if self.rows is None else len(self.rows)
 
     def __getitem__(self, index: int) -> Example:
+        row = self._row(index)
+        if not 0 <= row < len(self.records):  # which also ends a loop over the source
+            raise IndexError(f"{self.split} has {len(self.records)} examples, no number {row}")
         with _naming(self.folder):
-            record = self.records[self._row(index)]
+            record = self.records[row]
             image, label = record["image"], int(record["label"])
         return {"image": self.decode(image, self.name(index)), "label": label}
 
@@ -286,7 +289,7 @@ def write_arrayrecord(name: str, splits: Mapping[str, Source], data_dir: str | o
         try:
             builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
         except OSError as error:
-            raise DataError(f"{data_dir}: cannot be written: {error.strerror}") from error
+            raise DataError(f"{data_dir}: cannot be written: {error.strerror or error}") from error
     return Path(builder.data_path)
 
 

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import traceback
 from collections import defaultdict
 from collections.abc import Callable
@@ -51,7 +52,7 @@ class ProcessBatches:
         pickled = cloudpickle.dumps(new)
         buffers = defaultdict[str, Buffers](lambda: Buffers(most=processes + 2))
         self._workers = [_Worker(pickled, buffers) for _ in range(processes)]
-        idle = queue.SimpleQueue[_Worker]()
+        self._idle = idle = queue.SimpleQueue[_Worker]()
         for worker in self._workers:
             idle.put(worker)
 
@@ -87,8 +88,9 @@ class ProcessBatches:
         for worker in self._workers:
             worker.stop()
         self._batches.close()
-        for worker in self._workers:
+        for worker in [self._idle.get() for _ in self._workers]:  # no thread is at work with one any more
             worker.wait()
+            self._idle.put(worker)  # for threads that still wait for one, to learn that it has ended
 
 
 class _Worker:
@@ -97,24 +99,32 @@ class _Worker:
     def __init__(self, pickled: bytes, buffers: dict[str, Buffers]) -> None:
         self._pickled, self._buffers = pickled, buffers
         self._socket, self._theirs = socket.socketpair()
+        for each in (self._socket, self._theirs):
+            each.settimeout(None)  # whatever limit the program has set for its own
         self._stream = self._socket.makefile("rwb")
         self._process: subprocess.Popen[bytes] | None = None
+        self._lock, self._stopped = threading.Lock(), False
 
     def batch(self, step: int) -> Batch:
-        if self._process is None:
-            self._start()
         try:
+            if self._start():
+                pickle.dump(self._pickled, self._stream)
             pickle.dump(step, self._stream)
             self._stream.flush()
             answer = pickle.load(self._stream)
             if not isinstance(answer, Exception):
                 return {name: self._receive(self._buffers[name], *spec) for name, spec in answer.items()}
         except (EOFError, OSError) as error:
-            raise self._ended() from error
+            raise self._ended(error) from error
+        except BaseException:
+            self.stop()  # what is left of its answer would be taken for the next
+            raise
         raise answer
 
     def stop(self) -> None:
         """Have the process end, and whoever waits for it stop to wait."""
+        with self._lock:
+            self._stopped = True
         with contextlib.suppress(OSError):  # it is closed already
             self._socket.shutdown(socket.SHUT_RDWR)
 
@@ -127,18 +137,28 @@ class _Worker:
         self._socket.close()
         self._theirs.close()
 
-    def _start(self) -> None:
-        # In a session of its own it does not see Ctrl-C: the program that started it may have a checkpoint to write.
-        code = f"import sys; sys.path[:] = {sys.path!r}; from flaxcnn.data.processes import work; work()"
-        with self._theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", code, str(self._theirs.fileno())],
-                pass_fds=[self._theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
+    def _start(self) -> bool:
+        """Whether it was not running yet."""
+        with self._lock:
+            if self._stopped:
+                raise EOFError("the batches are closed")
+            if self._process is not None:
+                return False
+            # In a session of its own it does not see Ctrl-C, and schedulers send SIGTERM to every process of a job:
+            # the program that started it may have a checkpoint to write first.
+            code = (
+                "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+                f"sys.path[:] = {[entry for entry in sys.path if isinstance(entry, str)]!r}; "
+                "from flaxcnn.data.processes import work; work()"
             )
-        with contextlib.suppress(OSError):  # `batch` finds that it has ended
-            self._stream.write(self._pickled)
+            with self._theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", code, str(self._theirs.fileno())],
+                    pass_fds=[self._theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            return True
 
     def _receive(self, buffers: Buffers, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         array = buffers.empty(shape, dtype)
@@ -146,8 +166,10 @@ class _Worker:
             raise EOFError
         return array
 
-    def _ended(self) -> DataError:
-        assert self._process is not None
+    def _ended(self, error: Exception) -> DataError:
+        self.stop()
+        if self._process is None:
+            return DataError(f"no process can load images: {error}")
         status = self._process.wait()
         if status >= 0:
             return DataError(f"a process that loads images ended with status {status}, for the reason above")
@@ -157,13 +179,13 @@ class _Worker:
 
 def work() -> None:
     """Make the batches that are asked for, until nobody can ask any more."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Schedulers send it to every process of a job.
-    with (
-        contextlib.suppress(EOFError, ConnectionError),
-        socket.socket(fileno=int(sys.argv[1])) as connection,
-        connection.makefile("rwb") as stream,
-    ):
-        make = pickle.load(stream)()
+    stream = socket.socket(fileno=int(sys.argv[1])).makefile("rwb")
+    try:
+        pickled = pickle.load(stream)
+    except (EOFError, ConnectionError, pickle.UnpicklingError):
+        return
+    make = pickle.loads(pickled)()
+    with contextlib.suppress(EOFError, ConnectionError):
         while True:
             step = pickle.load(stream)
             try:

@@ -24,6 +24,7 @@ Splits = Mapping[str, Callable[[], SomeSource]]  # a data set's own splits, "all
 VAL_FRACTION = 0.2  # of each class, where nothing else is said
 HELD_OUT = ("val", "validation", "valid", "test")  # the first of these that there is
 
+_CHOOSE = "or choose by --data.train_split NAME --data.val_split NAME"
 _SLICE = re.compile(r"(.+?)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
 
 
@@ -57,24 +58,23 @@ def choose(
     check_split(split, val_fraction)
     if spec is not None:
         return slice_of(splits, spec, seed=seed)
+    meant = ("train", *HELD_OUT)
+    if fold is None and (aside := sorted(name for name in splits if name not in meant and name.lower() in meant)):
+        raise DataError(f"split {aside[0]!r}: write {aside[0].lower()}, in small letters", _CHOOSE)
     own = None if "all" in splits else next((name for name in HELD_OUT if name in splits), None)
     if split == "val" and own is not None and fold is None:
         return splits[own]()
     if not {"all", "train"} & splits.keys():
-        raise DataError(
-            f"there is no split 'train'; known: {', '.join(sorted(splits))}: "
-            "name two by --data.train_split and --data.val_split"
-        )
+        raise DataError(f"there is no split 'train'; known: {', '.join(sorted(splits))}", _CHOOSE)
     source = splits["all" if "all" in splits else "train"]()
     if fold is not None:
         return source.select(fold_indices(source, fold, split, seed=seed))
     if own is not None:
         return source
     if len(splits) > 1:
-        other = min(splits.keys() - {"all", "train"})
         raise DataError(
             f"of the splits {' and '.join(sorted(splits))} none is called {', '.join(HELD_OUT[:-1])} or {HELD_OUT[-1]}",
-            f"name the one to hold out so, or by --data.train_split train --data.val_split {other}",
+            _CHOOSE,
         )
     return source.select(stratified(source, split, val_fraction, seed=seed))
 

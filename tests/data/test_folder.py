@@ -298,7 +298,7 @@ def test_a_folder_of_a_held_out_split_alone(tmp_path: Path) -> None:
     make_folder(tmp_path / "test", {"a": 2, "b": 3})
     splits = folder_splits(tmp_path)
     assert choose(splits, "val").files == splits["test"]().files and len(splits["test"]()) == 5
-    with pytest.raises(DataError, match="no split 'train'; known: test: "):
+    with pytest.raises(DataError, match="no split 'train'; known: test; "):
         choose(splits, "train")
 
 

@@ -94,6 +94,12 @@ def test_the_split_does_not_depend_on_where_the_manifest_lies(tmp_path: Path, ab
     assert held_out[0] == held_out[1] and len(held_out[0]) == 8
 
 
+def test_columns_without_a_name_do_not_count(tmp_path: Path) -> None:
+    write_images(tmp_path, 2)
+    (tmp_path / "m.csv").write_text("path,label,note,note,,\n0.png,a,x,y,,\n1.png,b,x,y,,\n")
+    assert manifest_splits(tmp_path / "m.csv")["all"]().class_names == ("a", "b")
+
+
 def test_a_column_for_the_split(tmp_path: Path) -> None:
     paths = write_images(tmp_path, 5)
     of = ["train", "val", "train", "test", "train"]
@@ -120,8 +126,7 @@ def test_a_column_for_the_split(tmp_path: Path) -> None:
             "its header is Path,label; it has to have path and label (or labels); in small",
         ),
         ("m.csv", "path,label,label\na.png,x,y\n", "its header has label twice"),
-        ("m.csv", "path,label,split\na.png,x,train\nb.png,y,Train\n", "line 3: split 'Train': write train, in small"),
-        ("m.jsonl", '{"path": "a.png", "label": "x", "split": 0}', "line 1: split: expected a name, got 0"),
+        ("m.jsonl", '{"path": "a.png", "label": "x", "split": ["val"]}', "line 1: split: expected a name, got ['val']"),
         ("m.csv", "path,label\n,x\n", "line 2: no path"),
         ("m.csv", "path,label\na.png,x\nb/../a.png,y\n", "line 3: a.png was there before (line 2)"),
         ("m.csv", "path,label\na.png,x\n./a.png,y\n", "line 3: a.png was there before (line 2)"),

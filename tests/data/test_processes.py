@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flaxcnn.data import CachedSource, DataError, TrainTransform, digits, folder_splits, train_batches
+from flaxcnn.data import ArraySource, CachedSource, DataError, TrainTransform, digits, folder_splits, train_batches
 from flaxcnn.data.manifest import manifest_splits
 from tests.data.test_loader import assert_same, take
 
@@ -158,8 +159,23 @@ def test_errors_of_a_transform_arrive_with_their_place() -> None:
         assert "in odd" in "".join(caught.value.__notes__)
 
 
+def test_a_time_limit_of_the_program_s_sockets_is_not_theirs() -> None:
+    socket.setdefaulttimeout(0.05)
+    try:
+        with closing(batches_of(view=large, batch_size=8, num_processes=1)) as batches:
+            assert next(batches)["image"].shape == (8, 1000, 1000, 3)
+            assert next(batches)["image"].shape == (8, 1000, 1000, 3)
+    finally:
+        socket.setdefaulttimeout(None)
+
+
+def large(image, rng) -> np.ndarray:
+    time.sleep(0.02)
+    return np.zeros((1000, 1000, 3), np.uint8)
+
+
 @needs_proc
-def test_processes_end_with_their_batches() -> None:
+def test_processes_end_with_their_batches(capfd: pytest.CaptureFixture[str]) -> None:
     batches = batches_of(num_processes=2)
     assert not processes()
     batches.start_prefetch()
@@ -167,12 +183,24 @@ def test_processes_end_with_their_batches() -> None:
     assert len(processes()) == 2
     batches.close()
     assert not processes()
+    with pytest.raises(ValueError, match="closed"):
+        next(batches)
+    batches.close()
+    batches = batches_of(np_source(200_000), num_processes=2)  # more than a socket holds
+    batches.start_prefetch()
+    batches.close()  # before they have read it
+    assert not processes() and capfd.readouterr().err == ""
     batches = batches_of(view=pause, batch_size=8, num_processes=2)
     batches.start_prefetch()
     while len(processes()) < 2:
         time.sleep(0.01)
     batches.close()  # while they make the first
     assert not processes()
+
+
+def np_source(examples: int) -> ArraySource:
+    images, names = np.zeros((examples, 2, 2), np.uint8), tuple(map(str, range(examples)))
+    return ArraySource(images, np.arange(examples) % 2, ("a", "b"), names)
 
 
 def pause(image, rng) -> np.ndarray:
@@ -215,23 +243,30 @@ def test_processes_end_with_a_reader_that_closed_nothing(killed: bool, tmp_path:
         [sys.executable, script, *["killed"] * killed], env=environment, capture_output=True, text=True, timeout=120
     )
     assert (ended.returncode, ended.stderr) == (-signal.SIGKILL if killed else 0, "")
-    left = [Path("/proc", pid) for pid in ended.stdout.split()]
+    left = ended.stdout.split()
     assert len(left) == 2
     deadline = time.monotonic() + 30
-    while any(map(Path.exists, left)) and time.monotonic() < deadline:
+    while any(map(runs, left)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not any(map(Path.exists, left))
+    assert not any(map(runs, left))
+
+
+def runs(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"  # nobody may have asked yet
+    except OSError:
+        return False
 
 
 def test_a_process_that_cannot_begin_is_told_of(capfd: pytest.CaptureFixture[str]) -> None:
     message = r"(?m)^a process that loads images ended with status 1, for the reason above$"
     with closing(batches_of(Absent(), num_processes=1)) as batches, pytest.raises(DataError, match=message):
         next(batches)
-    assert "there is no such module" in capfd.readouterr().err
+    assert "there is nothing in the file" in capfd.readouterr().err
 
 
 class Absent:
-    """A source that another process cannot make anew."""
+    """A source that another process cannot make anew, for an error that would also tell of a closed connection."""
 
     labels, class_names = np.zeros(100, np.int64), ("a",)
 
@@ -243,7 +278,7 @@ class Absent:
 
 
 def _import() -> None:
-    raise ImportError("there is no such module")
+    raise EOFError("there is nothing in the file")
 
 
 def test_what_processes_cannot_do_is_said() -> None:

@@ -137,13 +137,22 @@ def test_bad_fold_is_named() -> None:
 def test_a_split_that_might_be_held_out_is_not_left_aside() -> None:
     splits = {"train": SPLITS["train"], "validate": SPLITS["test"]}
     for split in ("train", "val"):
-        with pytest.raises(DataError, match=r"none is called val, .*; name .*--data\.val_split validate$") as caught:
+        with pytest.raises(
+            DataError, match=r"none is called val, .*; or choose by .*--data\.val_split NAME$"
+        ) as caught:
             choose(splits, split)
         assert str(caught.value).startswith("of the splits train and validate none")
     assert len(choose(splits, "val", spec="validate")) == 10
+    splits = {"train": SPLITS["train"], "val": SPLITS["test"], "Test": SPLITS["test"]}
+    for split in ("train", "val"):
+        with pytest.raises(DataError, match=r"^split 'Test': write test, in small letters; or choose by --data"):
+            choose(splits, split)
+    assert len(choose(splits, "val", spec="Test")) == 10
     assert len(choose(splits, "val", fold=(0, 5))) == 20
 
 
 def test_splits_of_other_names_must_be_named() -> None:
-    with pytest.raises(DataError, match=r"no split 'train'; known: testing, training: name two by --data\.train_split"):
+    with pytest.raises(
+        DataError, match=r"no split 'train'; known: testing, training; or choose by --data\.train_split"
+    ):
         choose({"training": SPLITS["train"], "testing": SPLITS["test"]}, "train")
