@@ -5,7 +5,8 @@ python scripts/train.py --config configs/cifar10/resnet18.py --data.path CIFAR10
 CIFAR10 holds `train/` and `test/` with a folder a class each.
 
 As it stands it has not been run to its end: it wants an accelerator. On two CPU cores, with the ImageNet stem,
-`--model.options stem 7x7 --train.epochs 3` ends at 69.5 % top-1 of the 10,000 test images, at 800 to 900 images/s.
+`--model.options stem 7x7 --train.epochs 3` ends at 69.8 % top-1 of the 10,000 test images, at 300 to 500 images/s
+(docs/data.md has its curves).
 """
 
 from flaxcnn.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
