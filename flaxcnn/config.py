@@ -260,15 +260,8 @@ class Config:
 RESUMABLE = (
     *("workdir", "device", "train.keep", "train.save_every", "train.max_minutes"),
     *("train.parallel", "train.profile", "train.report", "train.wandb"),
-    *(
-        "data.path",
-        "data.download",
-        "data.cache",
-        "data.threads",
-        "data.processes",
-        "data.eval_batch_size",
-        "data.views",
-    ),
+    *("data.path", "data.download", "data.cache", "data.threads", "data.processes"),
+    *("data.eval_batch_size", "data.views"),
     *("distributed.coordinator", "distributed.num_processes", "distributed.process_id"),
 )
 """Fields that may differ when a run goes on: another device changes its numbers by rounding, the others by nothing.

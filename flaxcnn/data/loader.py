@@ -108,7 +108,8 @@ def train_batches(
 
         return batch
 
-    in_this_process, prefetched = new(), functools.partial(_prefetched, steps=sys.maxsize, threads=threads)
+    in_this_process = new()  # for processes too: an argument that is out of range is told here and now
+    prefetched = functools.partial(_prefetched, steps=sys.maxsize, threads=threads)
     return ProcessBatches(new, num_processes, prefetched) if num_processes else prefetched(in_this_process)
 
 

@@ -76,7 +76,7 @@ class ProcessBatches:
         return self._batches.get_state()
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go to a position."""
+        """Go to a position, of these batches or of threads'."""
         self._batches.set_state(state)
 
     def start_prefetch(self) -> None:
@@ -94,7 +94,7 @@ class ProcessBatches:
 
 
 class _Worker:
-    """A process that makes batches; it starts with the first."""
+    """A process that makes batches; it starts with the first. One thread at a time may ask it."""
 
     def __init__(self, pickled: bytes, buffers: dict[str, Buffers]) -> None:
         self._pickled, self._buffers = pickled, buffers
